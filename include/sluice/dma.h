@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * sluice/dma.h - the DMA of one device, confined to a pool
+ *
+ * Theory of operation
+ * -------------------
+ * A struct sluice_dma stands for one device as its driver sees it. The calls have the meaning of
+ * Linux's DMA API (Documentation/core-api/dma-api.rst): map hands a buffer to the device, unmap
+ * takes it back, sync hands it over and back while it stays mapped.
+ *
+ * The rule for what a device does not write
+ *   At map time the mapped bytes of the slot become an exact image of the buffer, in every
+ *   direction. So a device that writes less than it was offered leaves the rest of the buffer as
+ *   it was, bit for bit, as it would without a bounce; and what it can read in the slot is the
+ *   mapped bytes, never what an earlier mapping left there (CVE-2022-0854 was that leak). At unmap
+ *   the mapped bytes are scrubbed, so a free slot and a slot's padding hold zeroes. The price is
+ *   one copy more for a buffer that the device will only write, and one clearing for each mapping;
+ *   docs/DESIGN.md has the figures and the alternatives that were considered.
+ *
+ * The length, the driver's address, the direction and the owner of a mapping are kept in the
+ * slot's private record and taken from there alone. unmap first moves the record from LIVE to
+ * BUSY in one atomic step, so of two unmaps of one address exactly one goes on and the other is
+ * refused; nothing that a buggy driver or a device does makes the layer touch memory that is not
+ * mapped (G4).
+ */
+#ifndef SLUICE_DMA_H
+#define SLUICE_DMA_H
+
+#include <sluice/os.h>
+#include <sluice/policy.h>
+#include <sluice/pool.h>
+
+enum sluice_dir {
+	SLUICE_BIDIRECTIONAL = 0,
+	SLUICE_TO_DEVICE = 1,
+	SLUICE_FROM_DEVICE = 2,
+};
+
+/* unmap: the driver has taken its data by sync already; do not copy back. */
+#define SLUICE_SKIP_SYNC (1u << 0)
+
+#define SLUICE_HISTOGRAM 24 /* bucket i counts lengths in (2^(i-1), 2^i]; the last, all above */
+
+struct sluice_dma_stats {
+	uint64_t maps;		/* mappings made */
+	uint64_t unmaps;	/* mappings ended */
+	uint64_t bytes_to;	/* copied towards the device */
+	uint64_t bytes_from;	/* copied back */
+	uint64_t scrubbed;	/* bytes cleared at unmap */
+	uint64_t syncs;		/* sync calls that copied */
+	uint64_t coherent;	/* bytes of coherent memory now */
+	uint64_t full;		/* mappings refused because the pool was full */
+	uint64_t refused;	/* calls refused because they made no sense (see sluice_dma_unmap) */
+	uint64_t sizes[SLUICE_HISTOGRAM];
+};
+
+/* One device. The caller owns the memory; fields are set by sluice_dma_init(). */
+struct sluice_dma {
+	struct sluice_pool *pool;
+	struct sluice_policy policy;
+	uint32_t min_align_mask; /* the caller may change it while nothing is mapped */
+	uint16_t id;
+	struct sluice_dma_stats stats;
+};
+
+/* An element of a scatter list. The caller fills in the first two, map_sg the others. */
+struct sluice_sg {
+	uint64_t orig;
+	uint64_t len;
+	uint64_t dma;
+};
+
+/**
+ * sluice_dma_init - describe a device
+ * @dma:  filled in; owned by the caller
+ * @pool: where its transfers bounce; several devices may have the same
+ * @id:   tells the devices of a pool apart: an address mapped by one is not accepted from another
+ *
+ * min_align_mask is 0 afterwards: set it to what the device needs (4095 for NVMe).
+ *
+ * Context: any; nobody else uses @dma yet.
+ */
+SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t id);
+
+/**
+ * sluice_dma_map - hand a buffer to the device
+ * @dma:  the device
+ * @orig: the buffer, named as sluice_orig() understands it
+ * @len:  bytes, 1 to UINT32_MAX
+ * @dir:  who writes
+ * @addr: set to the device address; its low bits under min_align_mask are those of @orig
+ *
+ * The device address is a multiple of 256 where min_align_mask does not say otherwise, of 512 if
+ * @len is, and of 4096 from 3585 bytes on.
+ *
+ * Return: 0; -ENOSPC if the pool is full: try again when something has been unmapped; -E2BIG if it
+ * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, or a
+ * min_align_mask that is not one less than a power of two or is above 4095.
+ * Context: any, hard interrupts too. Takes the pool's lock for a bounded time and copies @len
+ * bytes outside it.
+ */
+SLUICE_API int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len,
+			      enum sluice_dir dir, uint64_t *addr);
+
+/**
+ * sluice_dma_unmap - take a buffer back
+ * @dma:   the device
+ * @addr:  what sluice_dma_map() gave
+ * @len:   as it was mapped
+ * @dir:   as it was mapped
+ * @flags: 0 or SLUICE_SKIP_SYNC
+ *
+ * Afterwards nothing that the device writes changes the buffer (G3), and the slot's bytes are
+ * cleared.
+ *
+ * Return: 0; -EINVAL, changing nothing and counting it as refused, if @addr is not the start of a
+ * live mapping of this device (unmapped already, interior, foreign) or @len or @dir differ from
+ * what was mapped.
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+				enum sluice_dir dir, uint32_t flags);
+
+/**
+ * sluice_dma_sync_for_cpu - let the driver read what the device has written so far
+ * sluice_dma_sync_for_device - let the device read what the driver has written since
+ * @dma:  the device
+ * @addr: device address anywhere inside a live mapping
+ * @len:  bytes from there on, inside that mapping
+ * @dir:  as it was mapped
+ *
+ * for_cpu copies back unless the mapping is to the device only. for_device copies out unless it is
+ * from the device only: such a buffer is the driver's to read and not to write (dma-api.rst), and
+ * its image was laid down at map time.
+ *
+ * Return: 0; -EINVAL, copying nothing and counting it as refused, if the range is not inside one
+ * live mapping of this device, or @dir differs.
+ * Context: any, hard interrupts too; no lock. Not at the same time as the unmap of that mapping.
+ */
+SLUICE_API int sluice_dma_sync_for_cpu(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+				       enum sluice_dir dir);
+SLUICE_API int sluice_dma_sync_for_device(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+					  enum sluice_dir dir);
+
+/**
+ * sluice_dma_map_sg - hand over a list of buffers, or none of them
+ * @dma: the device
+ * @sg:  @n elements, owned by the caller; the dma fields are set
+ * @n:   1 to UINT32_MAX
+ * @dir: who writes
+ *
+ * Return: 0; otherwise what sluice_dma_map() said of the first element that could not be mapped,
+ * with nothing left mapped and no buffer changed.
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+				 enum sluice_dir dir);
+
+/**
+ * sluice_dma_unmap_sg - take a list of buffers back
+ *
+ * Arguments and context as for sluice_dma_map_sg(), flags as for sluice_dma_unmap().
+ *
+ * Return: 0, or -EINVAL if any element was refused; the others are unmapped all the same.
+ */
+SLUICE_API int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+				   enum sluice_dir dir, uint32_t flags);
+
+/**
+ * sluice_dma_alloc - memory that driver and device use at the same time (rings)
+ * @dma:  the device
+ * @len:  bytes, 1 to UINT32_MAX
+ * @addr: set to the device address, aligned to the power of two at or above @len, at least 4096
+ *	  and at most 2 MiB
+ * @cpu:  set to the address for this program; zeroed, the caller's until sluice_dma_free()
+ *
+ * Whatever stands there can change at any time by the device's hand: read it once.
+ *
+ * Return: as sluice_dma_map().
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void **cpu);
+
+/**
+ * sluice_dma_free - give coherent memory back
+ * @dma:  the device
+ * @addr: what sluice_dma_alloc() set
+ * @len:  as it was allocated
+ *
+ * Return: 0, or -EINVAL as for sluice_dma_unmap().
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len);
+
+/**
+ * sluice_dma_max_mapping - bytes that a driver should not exceed in one mapping
+ *
+ * An eighth of the pool, at least 64 KiB and at most 2 MiB: with that no single mapping can ask
+ * for a large part of a small pool, and a driver that heeds it never sees -E2BIG.
+ *
+ * Context: any.
+ */
+SLUICE_API uint64_t sluice_dma_max_mapping(struct sluice_dma *dma);
+
+/**
+ * sluice_dma_live - how many mappings and coherent allocations there are now
+ *
+ * Context: any; a snapshot.
+ */
+SLUICE_API uint64_t sluice_dma_live(struct sluice_dma *dma);
+
+#endif

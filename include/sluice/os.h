@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * sluice/os.h - the only thing that the core asks of its surroundings
+ *
+ * Theory of operation
+ * -------------------
+ * The files in core/ are compiled unchanged into a kernel module, a user-space library and a
+ * bare-metal guest. What differs between those places is one header, sluice_port.h, found on the
+ * include path: lib/port/ for user space, module/port/ for Linux, and whatever the author of
+ * another guest writes (tests/bare/ is the smallest one, with no threads and no libc). This file
+ * includes it and states what it has to give; the core uses nothing else, allocates nothing, and
+ * has no #ifdef.
+ *
+ * sluice_port.h defines, as static inline functions or macros:
+ *
+ *   types      uint8_t uint16_t uint32_t uint64_t size_t uintptr_t bool NULL, UINT32_MAX UINT64_MAX
+ *   errors     EINVAL ENOENT ENOSPC EBUSY EOPNOTSUPP ERANGE E2BIG as positive numbers; the core
+ *              returns them negated
+ *
+ *   struct sluice_lock
+ *   void sluice_lock_init(struct sluice_lock *l)
+ *   unsigned long sluice_lock(struct sluice_lock *l)
+ *   void sluice_unlock(struct sluice_lock *l, unsigned long flags)
+ *              a lock that spins and that may be taken wherever the core is called: in a kernel it
+ *              has to keep interrupts of this CPU out, and flags is what to give back. The core
+ *              holds one lock at a time, for a bounded number of steps, and copies nothing and
+ *              calls nobody under it.
+ *
+ *   uint32_t sluice_load_u32(const uint32_t *p)             relaxed, never torn, never repeated
+ *   void     sluice_store_u32(uint32_t *p, uint32_t v)      relaxed, never torn
+ *   uint64_t sluice_load_u64(const uint64_t *p)             relaxed
+ *   void     sluice_store_u64(uint64_t *p, uint64_t v)      relaxed
+ *   uint32_t sluice_load_acquire_u32(const uint32_t *p)
+ *   void     sluice_store_release_u32(uint32_t *p, uint32_t v)
+ *   bool     sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
+ *              true if *p was old and is now new_value; acquire and release on success
+ *   void     sluice_count(uint64_t *p, uint64_t n)          adds, relaxed, loses nothing
+ *
+ *   void sluice_copy(void *to, const void *from, size_t n)  bytes, no overlap
+ *   void sluice_zero(void *to, size_t n)
+ *   void *sluice_orig(uint64_t orig)
+ *              the address at which the CPU reaches the driver's memory that a caller of
+ *              sluice_dma_map() named as orig: a pointer's value in user space, a physical
+ *              address in a kernel. Linear: sluice_orig(a + n) == sluice_orig(a) + n inside
+ *              one mapping.
+ */
+#ifndef SLUICE_OS_H
+#define SLUICE_OS_H
+
+#include <sluice_port.h>
+
+/* Marks what libsluice exports; a port that builds no shared object leaves it empty. */
+#ifndef SLUICE_API
+#define SLUICE_API
+#endif
+
+#endif
