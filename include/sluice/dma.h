@@ -42,15 +42,17 @@ enum sluice_dir {
 #define SLUICE_HISTOGRAM 24 /* bucket i counts lengths in (2^(i-1), 2^i]; the last, all above */
 
 struct sluice_dma_stats {
-	uint64_t maps;		/* mappings made */
-	uint64_t unmaps;	/* mappings ended */
-	uint64_t bytes_to;	/* copied towards the device */
-	uint64_t bytes_from;	/* copied back */
-	uint64_t scrubbed;	/* bytes cleared at unmap */
-	uint64_t syncs;		/* sync calls that copied */
-	uint64_t coherent;	/* bytes of coherent memory now */
-	uint64_t full;		/* mappings refused because the pool was full */
-	uint64_t refused;	/* calls refused because they made no sense (see sluice_dma_unmap) */
+	uint64_t maps;	     /* mappings made */
+	uint64_t unmaps;     /* mappings ended */
+	uint64_t bytes_to;   /* copied towards the device */
+	uint64_t bytes_from; /* copied back */
+	uint64_t scrubbed;   /* bytes cleared at unmap */
+	uint64_t syncs;	     /* sync calls that copied */
+	uint64_t allocs;     /* coherent allocations made */
+	uint64_t frees;	     /* coherent allocations ended */
+	uint64_t coherent;   /* bytes of coherent memory now */
+	uint64_t full;	     /* mappings refused because the pool was full */
+	uint64_t refused;    /* calls refused because they made no sense (see sluice_dma_unmap) */
 	uint64_t sizes[SLUICE_HISTOGRAM];
 };
 
@@ -195,8 +197,9 @@ SLUICE_API int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t l
 /**
  * sluice_dma_max_mapping - bytes that a driver should not exceed in one mapping
  *
- * An eighth of the pool, at least 64 KiB and at most 2 MiB: with that no single mapping can ask
- * for a large part of a small pool, and a driver that heeds it never sees -E2BIG.
+ * An eighth of the pool, at least 64 KiB and at most 2 MiB, and in any case no more than the empty
+ * pool could hold: no single mapping asks for a large part of the pool, and a driver that heeds it
+ * never sees -E2BIG.
  *
  * Context: any.
  */

@@ -32,6 +32,8 @@
  *   void     sluice_store_u64(uint64_t *p, uint64_t v)      relaxed
  *   uint32_t sluice_load_acquire_u32(const uint32_t *p)
  *   void     sluice_store_release_u32(uint32_t *p, uint32_t v)
+ *   void    *sluice_load_acquire_ptr(void *const *p)
+ *   void     sluice_store_release_ptr(void **p, void *v)
  *   bool     sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
  *              true if *p was old and is now new_value; acquire and release on success
  *   void     sluice_count(uint64_t *p, uint64_t n)          adds, relaxed, loses nothing

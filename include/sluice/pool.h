@@ -42,7 +42,7 @@
 #define SLUICE_UNIT_BYTES    (UINT32_C(1) << SLUICE_UNIT_SHIFT)
 
 #define SLUICE_POOL_CLASSES 11 /* slab classes */
-#define SLUICE_POOL_FL	    20 /* powers of two of a run length, in granules: up to 4 GiB */
+#define SLUICE_POOL_FL	    21 /* powers of two of a run length in granules, up to 4 GiB */
 #define SLUICE_POOL_SL	    8  /* steps between two of them */
 
 /* Private data of one chunk. Opaque; sluice_chunk_size() bytes, aligned to 64. */
@@ -56,21 +56,22 @@ struct sluice_record {
 };
 
 struct sluice_slot {
-	void *cpu;	 /* first byte, for this program */
-	uint64_t dev;	 /* the same, for the device */
-	uint64_t size;	 /* bytes */
+	void *cpu;     /* first byte, for this program */
+	uint64_t dev;  /* the same, for the device */
+	uint64_t size; /* bytes */
 	struct sluice_record *record;
 };
 
 struct sluice_pool_stats {
-	uint64_t bytes;	     /* in all chunks */
-	uint64_t used;	     /* in slots that are handed out, as slots count, not payload */
-	uint64_t used_max;   /* the most that used has been */
-	uint64_t slabs;	     /* bytes in slabs, used or not */
-	uint64_t allocs;     /* slots handed out */
-	uint64_t full;	     /* requests that found no room */
-	uint64_t refused;    /* frees of what is not allocated */
-	uint64_t largest;    /* bytes of the largest request that would be met now */
+	uint64_t bytes;	   /* in all chunks */
+	uint64_t used;	   /* in slots that are handed out, as slots count, not payload */
+	uint64_t used_max; /* the most that used has been */
+	uint64_t slabs;	   /* bytes in slabs, used or not */
+	uint64_t allocs;   /* slots handed out */
+	uint64_t full;	   /* requests that found no room */
+	uint64_t refused;  /* frees of what is not allocated */
+	uint64_t largest;  /* bytes of a run in the highest bin: a request this long is met now */
+	uint64_t span;	   /* bytes of the longest request that the empty pool would meet */
 };
 
 /* A pool. The caller owns the memory; the fields are private. */
@@ -79,11 +80,14 @@ struct sluice_pool {
 	const char *name;
 	struct sluice_chunk **chunks;
 	uint32_t max_chunks;
-	uint64_t dev;	 /* device address of chunk 0 */
+	uint32_t span_max; /* granules of the longest stretch of joined chunks */
+	uint64_t dev;	   /* device address of chunk 0 */
+	/* Links below are a granule's number in the window plus one; 0 is none. */
 	uint32_t fl_map; /* which rows of free_runs have any */
-	uint8_t sl_map[SLUICE_POOL_FL];
-	uint32_t free_runs[SLUICE_POOL_FL][SLUICE_POOL_SL]; /* first granule + 1, or 0 */
-	uint32_t slabs[SLUICE_POOL_CLASSES];		    /* with a free slot: same */
+	uint32_t sl_map[SLUICE_POOL_FL];
+	uint32_t free_runs[SLUICE_POOL_FL][SLUICE_POOL_SL];
+	uint32_t partial[SLUICE_POOL_CLASSES]; /* slabs with both free and taken slots */
+	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	struct sluice_pool_stats stats;
 };
 

@@ -79,6 +79,16 @@ static inline void sluice_store_release_u32(uint32_t *p, uint32_t v)
 	__atomic_store_n(p, v, __ATOMIC_RELEASE);
 }
 
+static inline void *sluice_load_acquire_ptr(void *const *p)
+{
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static inline void sluice_store_release_ptr(void **p, void *v)
+{
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+
 static inline bool sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
 {
 	return __atomic_compare_exchange_n(p, &old, new_value, false, __ATOMIC_ACQ_REL,

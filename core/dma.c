@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * dma.c - map, unmap, sync, scatter lists and coherent memory for one device
+ *
+ * Theory of operation
+ * -------------------
+ * See sluice/dma.h for what the calls promise. A mapping's life is in the tag of its slot's record:
+ *
+ *	0 --map--> LIVE --unmap--> BUSY --> 0		0 --alloc--> COHERENT --free--> BUSY --> 0
+ *
+ *	bits 0-1 state, 2-3 direction, 4-15 offset of the mapping in its slot, 16-31 device
+ *
+ * map writes the record, then publishes the tag with release order; unmap and sync read the tag
+ * with acquire order and the rest of the record after it. Only the step to BUSY, a compare and
+ * swap, gives the right to touch the driver's buffer at unmap and to free the slot.
+ *
+ * Order towards the device: the image is laid down before map returns, and the driver publishes the
+ * address to the device after that, with the barrier its transport asks for (virtio 1.3, 2.7.13).
+ * On the way back the driver has read the device's completion with its own barrier before it calls
+ * unmap or sync. Neither needs one more here.
+ *
+ * Invariant: pool memory is read and written only inside a slot that this layer holds, and a
+ * driver's buffer only inside what its own record says.
+ */
+#include <sluice/dma.h>
+
+#define STATE_LIVE     1u
+#define STATE_BUSY     2u
+#define STATE_COHERENT 3u
+#define STATE_MASK     3u
+#define DIR_SHIFT      2
+#define DIR_MASK       3u
+#define OFF_SHIFT      4
+#define OFF_MASK       0xfffu
+#define ID_SHIFT       16
+
+/* Copying back and scrubbing alternate in pieces that stay in the first-level cache. */
+#define PIECE 16384u
+
+static uint32_t tag_make(const struct sluice_dma *dma, uint32_t state, uint32_t dir, uint32_t off)
+{
+	return (uint32_t)dma->id << ID_SHIFT | off << OFF_SHIFT | dir << DIR_SHIFT | state;
+}
+
+static int refuse(struct sluice_dma *dma)
+{
+	sluice_count(&dma->stats.refused, 1);
+	return -EINVAL;
+}
+
+static uint32_t bucket_of(uint64_t len)
+{
+	uint32_t bucket = len <= 1 ? 0 : 64u - (uint32_t)__builtin_clzll(len - 1);
+
+	return bucket < SLUICE_HISTOGRAM ? bucket : SLUICE_HISTOGRAM - 1;
+}
+
+void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t id)
+{
+	sluice_zero(dma, sizeof(*dma));
+	dma->pool = pool;
+	dma->policy.kind = SLUICE_POLICY_BOUNCE;
+	dma->id = id;
+}
+
+static int take_slot(struct sluice_dma *dma, uint64_t size, uint32_t align,
+		     struct sluice_slot *slot)
+{
+	int ret = sluice_pool_alloc(dma->pool, size, align, slot);
+
+	if (ret == -ENOSPC)
+		sluice_count(&dma->stats.full, 1);
+	else if (ret)
+		sluice_count(&dma->stats.refused, 1);
+	return ret;
+}
+
+static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		  uint32_t mask, uint64_t *addr)
+{
+	uint32_t off = (uint32_t)(orig & mask);
+	struct sluice_slot slot;
+	int ret;
+
+	ret = take_slot(dma, off + len, mask + 1, &slot);
+	if (ret)
+		return ret;
+	sluice_copy((uint8_t *)slot.cpu + off, sluice_orig(orig), len);
+	sluice_store_u64(&slot.record->orig, orig);
+	sluice_store_u32(&slot.record->len, (uint32_t)len);
+	/* Release: whoever sees the mapping live sees its record. */
+	sluice_store_release_u32(&slot.record->tag, tag_make(dma, STATE_LIVE, (uint32_t)dir, off));
+	sluice_count(&dma->stats.maps, 1);
+	sluice_count(&dma->stats.bytes_to, len);
+	sluice_count(&dma->stats.sizes[bucket_of(len)], 1);
+	*addr = slot.dev + off;
+	return 0;
+}
+
+int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		   uint64_t *addr)
+{
+	uint32_t mask = sluice_load_u32(&dma->min_align_mask);
+
+	if (len == 0 || len > UINT32_MAX || orig > UINT64_MAX - len ||
+	    (uint32_t)dir > SLUICE_FROM_DEVICE || mask > OFF_MASK || (mask & (mask + 1)))
+		return refuse(dma);
+	switch (sluice_policy_route(&dma->policy, orig, len)) {
+	case SLUICE_ROUTE_BOUNCE:
+		return bounce(dma, orig, len, dir, mask, addr);
+	}
+	return refuse(dma);
+}
+
+/*
+ * The slot of a mapping of this device in the given state whose tag says that it contains addr;
+ * fills in the tag and the address at which the mapping starts.
+ */
+static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
+			 struct sluice_slot *slot, uint32_t *tag, uint64_t *start)
+{
+	if (sluice_pool_find(dma->pool, addr, slot))
+		return false;
+	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
+	*tag = sluice_load_acquire_u32(&slot->record->tag);
+	*start = slot->dev + (*tag >> OFF_SHIFT & OFF_MASK);
+	return (*tag & STATE_MASK) == state && *tag >> ID_SHIFT == dma->id && addr >= *start;
+}
+
+/*
+ * Claim the mapping that starts at addr for ending it. The length is compared again after the
+ * claim: only then is it certain to belong to the tag.
+ */
+static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t dir, uint32_t state,
+		  struct sluice_slot *slot, uint32_t *tag)
+{
+	uint64_t start;
+
+	if (!find_mapping(dma, addr, state, slot, tag, &start) || addr != start ||
+	    (*tag >> DIR_SHIFT & DIR_MASK) != dir || sluice_load_u32(&slot->record->len) != len)
+		return false;
+	if (!sluice_cas_u32(&slot->record->tag, *tag, (*tag & ~STATE_MASK) | STATE_BUSY))
+		return false;
+	if (sluice_load_u32(&slot->record->len) == len)
+		return true;
+	sluice_store_release_u32(&slot->record->tag, *tag);
+	return false;
+}
+
+/* Give a claimed slot back. The pool's lock orders the tag before the next owner's. */
+static void release(struct sluice_dma *dma, const struct sluice_slot *slot)
+{
+	sluice_store_release_u32(&slot->record->tag, 0);
+	(void)sluice_pool_free(dma->pool, slot->dev);
+}
+
+int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		     uint32_t flags)
+{
+	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
+	struct sluice_slot slot;
+	uint8_t *from, *to;
+	uint32_t tag;
+
+	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
+	    !claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
+		return refuse(dma);
+	from = (uint8_t *)slot.cpu + (addr - slot.dev);
+	to = sluice_orig(sluice_load_u64(&slot.record->orig));
+	for (uint64_t done = 0; done < len; done += PIECE) {
+		size_t n = (size_t)(len - done < PIECE ? len - done : PIECE);
+
+		if (copy)
+			sluice_copy(to + done, from + done, n);
+		sluice_zero(from + done, n);
+	}
+	release(dma, &slot);
+	sluice_count(&dma->stats.unmaps, 1);
+	sluice_count(&dma->stats.scrubbed, len);
+	if (copy)
+		sluice_count(&dma->stats.bytes_from, len);
+	return 0;
+}
+
+/* The two syncs differ in the direction that makes them do nothing and the way they copy. */
+static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		enum sluice_dir idle, bool to_device)
+{
+	struct sluice_slot slot;
+	uint64_t start, at;
+	uint8_t *mine, *theirs;
+	uint32_t tag;
+
+	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start) ||
+	    (tag >> DIR_SHIFT & DIR_MASK) != (uint32_t)dir)
+		return refuse(dma);
+	at = addr - start;
+	if (at > sluice_load_u32(&slot.record->len) ||
+	    len > sluice_load_u32(&slot.record->len) - at)
+		return refuse(dma);
+	if (dir == idle || len == 0)
+		return 0;
+	mine = (uint8_t *)sluice_orig(sluice_load_u64(&slot.record->orig)) + at;
+	theirs = (uint8_t *)slot.cpu + (addr - slot.dev);
+	if (to_device)
+		sluice_copy(theirs, mine, (size_t)len);
+	else
+		sluice_copy(mine, theirs, (size_t)len);
+	sluice_count(&dma->stats.syncs, 1);
+	sluice_count(to_device ? &dma->stats.bytes_to : &dma->stats.bytes_from, len);
+	return 0;
+}
+
+int sluice_dma_sync_for_cpu(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			    enum sluice_dir dir)
+{
+	return sync(dma, addr, len, dir, SLUICE_TO_DEVICE, false);
+}
+
+int sluice_dma_sync_for_device(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			       enum sluice_dir dir)
+{
+	return sync(dma, addr, len, dir, SLUICE_FROM_DEVICE, true);
+}
+
+int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
+{
+	uint32_t i;
+	int ret;
+
+	if (n == 0)
+		return refuse(dma);
+	for (i = 0; i < n; i++) {
+		ret = sluice_dma_map(dma, sg[i].orig, sg[i].len, dir, &sg[i].dma);
+		if (ret)
+			goto undo;
+	}
+	return 0;
+undo:
+	/* The device has never heard of these: there is nothing to copy back. */
+	if (i > 0)
+		(void)sluice_dma_unmap_sg(dma, sg, i, dir, SLUICE_SKIP_SYNC);
+	return ret;
+}
+
+int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+			enum sluice_dir dir, uint32_t flags)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (sluice_dma_unmap(dma, sg[i].dma, sg[i].len, dir, flags))
+			ret = -EINVAL;
+	}
+	return ret;
+}
+
+/* The power of two at or above len, from a granule to a chunk. */
+static uint32_t natural_align(uint64_t len)
+{
+	if (len <= SLUICE_GRANULE_BYTES)
+		return SLUICE_GRANULE_BYTES;
+	if (len >= SLUICE_CHUNK_BYTES)
+		return SLUICE_CHUNK_BYTES;
+	return 1u << (32 - __builtin_clz((uint32_t)len - 1));
+}
+
+int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void **cpu)
+{
+	struct sluice_slot slot;
+	int ret;
+
+	if (len == 0 || len > UINT32_MAX)
+		return refuse(dma);
+	ret = take_slot(dma, len, natural_align(len), &slot);
+	if (ret)
+		return ret;
+	/* The slot was scrubbed when it was freed, but the device may have written since. */
+	sluice_zero(slot.cpu, (size_t)slot.size);
+	sluice_store_u64(&slot.record->orig, 0);
+	sluice_store_u32(&slot.record->len, (uint32_t)len);
+	sluice_store_release_u32(&slot.record->tag, tag_make(dma, STATE_COHERENT, 0, 0));
+	sluice_count(&dma->stats.allocs, 1);
+	sluice_count(&dma->stats.coherent, slot.size);
+	*addr = slot.dev;
+	*cpu = slot.cpu;
+	return 0;
+}
+
+int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len)
+{
+	struct sluice_slot slot;
+	uint32_t tag;
+
+	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot, &tag))
+		return refuse(dma);
+	sluice_zero(slot.cpu, (size_t)slot.size);
+	release(dma, &slot);
+	sluice_count(&dma->stats.frees, 1);
+	sluice_count(&dma->stats.coherent, 0 - slot.size);
+	return 0;
+}
+
+uint64_t sluice_dma_max_mapping(struct sluice_dma *dma)
+{
+	struct sluice_pool_stats stats;
+	uint64_t most;
+
+	sluice_pool_get_stats(dma->pool, &stats);
+	most = stats.bytes / 8;
+	if (most < 65536)
+		most = 65536;
+	if (most > SLUICE_CHUNK_BYTES)
+		most = SLUICE_CHUNK_BYTES;
+	/* What min_align_mask may put in front. */
+	if (stats.span > OFF_MASK && most > stats.span - OFF_MASK - 1)
+		most = stats.span - OFF_MASK - 1;
+	return most;
+}
+
+uint64_t sluice_dma_live(struct sluice_dma *dma)
+{
+	/* Ends before starts: a mapping that is made and ended meanwhile must not count as -1. */
+	uint64_t ended = sluice_load_u64(&dma->stats.unmaps) + sluice_load_u64(&dma->stats.frees);
+
+	return sluice_load_u64(&dma->stats.maps) + sluice_load_u64(&dma->stats.allocs) - ended;
+}

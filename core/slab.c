@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * slab.c - slots smaller than a granule
+ *
+ * Theory of operation
+ * -------------------
+ * A slab is a run of granules cut into equal slots without remainder; which of them are free is a
+ * bit each in its first granule's private data. Slabs that have both free and taken slots stand in
+ * a list for each class and are used first, so that few slabs are open at a time. One slab of each
+ * class is kept when its last slot comes back, so that a driver which maps one small buffer at a
+ * time does not build and tear down a slab for each; it is given up as soon as somebody needs the
+ * room.
+ *
+ * Sizes are multiples of 256 bytes, 512 apart above 2 KiB: at most a fifth of a slot is lost from
+ * 1 KiB on. Each slot is aligned to the largest power of two that divides its size.
+ *
+ * Bound of a call: one bit scan, one list operation, at most one run taken or released.
+ */
+#include "internal.h"
+
+static const struct {
+	uint8_t units;	  /* slot size, in 256 bytes */
+	uint8_t granules; /* slab size */
+	uint8_t slots;	  /* granules * 16 / units, exact */
+	uint16_t inverse; /* 65536 / units, rounded up: turns a division into a product */
+} classes[SLUICE_POOL_CLASSES] = {
+	{1, 1, 16, 0},	   {2, 1, 8, 32768}, {3, 3, 16, 21846}, {4, 2, 8, 16384},
+	{5, 5, 16, 13108}, {6, 3, 8, 10923}, {7, 7, 16, 9363},	{8, 4, 8, 8192},
+	{10, 5, 8, 6554},  {12, 3, 4, 5462}, {14, 7, 8, 4682},
+};
+
+/* The smallest class for a number of units. */
+static const uint8_t class_by_units[] = {0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 10};
+
+#define MAX_UNITS (sizeof(class_by_units) - 1)
+
+uint32_t sluice_slab_class(uint64_t size, uint32_t align)
+{
+	uint64_t units = (size + SLUICE_UNIT_BYTES - 1) >> SLUICE_UNIT_SHIFT;
+	uint32_t class;
+
+	if (units > MAX_UNITS)
+		return SLUICE_POOL_CLASSES;
+	class = class_by_units[units];
+	while (class < SLUICE_POOL_CLASSES && (sluice_slab_bytes(class) & (align - 1)))
+		class ++;
+	return class;
+}
+
+uint32_t sluice_slab_bytes(uint32_t class)
+{
+	return (uint32_t)classes[class].units << SLUICE_UNIT_SHIFT;
+}
+
+uint32_t sluice_slab_granules(uint32_t class)
+{
+	return classes[class].granules;
+}
+
+uint32_t sluice_slab_index(uint32_t class, uint32_t offset)
+{
+	uint32_t unit = offset >> SLUICE_UNIT_SHIFT;
+
+	/* Exact for unit < 112, the most that a slab has. */
+	return class == 0 ? unit : unit * classes[class].inverse >> 16;
+}
+
+static void list_add(struct sluice_pool *pool, uint32_t class, uint32_t g)
+{
+	struct sluice_granule *slab = granule_of(pool, g);
+
+	slab->prev = 0;
+	slab->next = pool->partial[class];
+	if (slab->next)
+		granule_of(pool, slab->next - 1)->prev = g + 1;
+	pool->partial[class] = g + 1;
+}
+
+static void list_remove(struct sluice_pool *pool, uint32_t class, uint32_t g)
+{
+	struct sluice_granule *slab = granule_of(pool, g);
+
+	if (slab->next)
+		granule_of(pool, slab->next - 1)->prev = slab->prev;
+	if (slab->prev)
+		granule_of(pool, slab->prev - 1)->next = slab->next;
+	else
+		pool->partial[class] = slab->next;
+}
+
+static uint32_t all_free(uint32_t class)
+{
+	return (1u << classes[class].slots) - 1;
+}
+
+static void give_up(struct sluice_pool *pool, uint32_t class, uint32_t g)
+{
+	pool->stats.slabs -= (uint64_t)classes[class].granules << SLUICE_GRANULE_SHIFT;
+	sluice_runs_release(pool, g);
+}
+
+bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t *g, uint32_t *index)
+{
+	struct sluice_granule *slab;
+	uint32_t link = pool->partial[class];
+
+	if (!link) {
+		link = pool->empty[class];
+		if (link) {
+			pool->empty[class] = 0;
+		} else {
+			link = sluice_runs_take(pool, classes[class].granules, 1, KIND_SLAB, class);
+			if (!link)
+				return false;
+			granule_of(pool, link - 1)->free_slots = all_free(class);
+			pool->stats.slabs += (uint64_t)classes[class].granules
+					     << SLUICE_GRANULE_SHIFT;
+		}
+		list_add(pool, class, link - 1);
+	}
+	*g = link - 1;
+	slab = granule_of(pool, *g);
+	*index = (uint32_t)__builtin_ctz(slab->free_slots);
+	slab->free_slots &= slab->free_slots - 1;
+	if (!slab->free_slots)
+		list_remove(pool, class, *g);
+	return true;
+}
+
+bool sluice_slab_release(struct sluice_pool *pool, uint32_t g, uint32_t index)
+{
+	struct sluice_granule *slab = granule_of(pool, g);
+	uint32_t class = head_class(slab->head);
+	uint32_t bit = 1u << index;
+
+	if (slab->free_slots & bit)
+		return false;
+	if (!slab->free_slots)
+		list_add(pool, class, g);
+	slab->free_slots |= bit;
+	if (slab->free_slots == all_free(class)) {
+		list_remove(pool, class, g);
+		if (pool->empty[class])
+			give_up(pool, class, g);
+		else
+			pool->empty[class] = g + 1;
+	}
+	return true;
+}
+
+bool sluice_slab_reclaim(struct sluice_pool *pool)
+{
+	bool any = false;
+
+	for (uint32_t class = 0; class < SLUICE_POOL_CLASSES; class ++) {
+		if (!pool->empty[class])
+			continue;
+		give_up(pool, class, pool->empty[class] - 1);
+		pool->empty[class] = 0;
+		any = true;
+	}
+	return any;
+}
