@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
+# shellcheck shell=bash
+#
+# peers.sh - what stands around a guest: a pool, disks, a stock backend, the relay
+#
+# Theory of operation: each function starts one process or prints QEMU options. Processes are
+# noted in PEERS and ended by peers_stop, by their id. The pool is a file of its own in /dev/shm,
+# because a file can be told from QEMU's other memory by its inode; the guest sees it as BAR 2 of
+# an ivshmem-plain device at 0000:00:04.0.
+
+PEERS=()
+SLUICE=${SLUICE:-$ROOT/build/sluice}
+
+# pool_create NAME SIZE: sets POOL_FILE; pool_options prints QEMU's options for it.
+pool_create() {
+	POOL_FILE=/dev/shm/sluice-$$-$1
+	rm -f "$POOL_FILE"
+	POOL_SIZE=$2
+	truncate -s "$2" "$POOL_FILE"
+	PEERS_FILES+=("$POOL_FILE")
+}
+PEERS_FILES=()
+
+pool_options() {
+	echo "-object memory-backend-file,id=pool,mem-path=$POOL_FILE,size=$POOL_SIZE,share=on" \
+		"-device ivshmem-plain,memdev=pool,addr=04.0"
+}
+
+# disk_create FILE SIZE: random contents, so that a read of the wrong place shows.
+disk_create() {
+	head -c "$(numfmt --from=iec "$2")" /dev/urandom >"$1"
+}
+
+# wait_socket PID SOCKET: until PID listens there.
+wait_socket() {
+	local n=100
+	until [ -S "$2" ]; do
+		kill -0 "$1" 2>/dev/null && [ $((n -= 1)) -gt 0 ] || return 1
+		sleep 0.05
+	done
+}
+
+# qsd_start IMAGE SOCKET [BLOCKDEV]: stock qemu-storage-daemon; sets QSD_PID.
+qsd_start() {
+	rm -f "$2"
+	qemu-storage-daemon --blockdev "${3:-driver=file,node-name=file,filename=$1}" \
+		--blockdev driver=raw,node-name=disk,file=file --export \
+		"type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$2,writable=on" \
+		>>"$VM_DIR/qsd.log" 2>&1 </dev/null &
+	QSD_PID=$!
+	PEERS+=("$QSD_PID")
+	wait_socket "$QSD_PID" "$2" || die "qemu-storage-daemon did not start:" \
+		"$(tail -n 3 "$VM_DIR/qsd.log")"
+}
+
+# relay_start FRONT BACK [OPTION]...: sets RELAY_PID. Shares POOL_FILE and nothing else.
+relay_start() {
+	local front=$1 back=$2
+	shift 2
+	rm -f "$front"
+	"$SLUICE" relay --listen "$front" --backend "$back" --mode filter --share "$POOL_FILE" \
+		"$@" >>"$VM_DIR/relay.log" 2>&1 </dev/null &
+	RELAY_PID=$!
+	PEERS+=("$RELAY_PID")
+	wait_socket "$RELAY_PID" "$front" || die "sluice relay did not start:" \
+		"$(tail -n 3 "$VM_DIR/relay.log")"
+}
+
+alive() { kill -0 "$1" 2>/dev/null; }
+
+# peer_kill PID: at once, and gone when this returns.
+peer_kill() {
+	kill -9 "$1" 2>/dev/null
+	wait "$1" 2>/dev/null
+}
+
+peers_stop() {
+	local p
+	for p in "${PEERS[@]}"; do
+		peer_kill "$p"
+	done
+	PEERS=()
+	rm -f "${PEERS_FILES[@]}"
+	PEERS_FILES=()
+}
+
+# vhost_disk SOCKET [OPTIONS]: QEMU's options for a disk served there.
+vhost_disk() {
+	echo "-chardev socket,id=disk,path=$1${3:-}" \
+		"-device vhost-user-blk-pci,chardev=disk,num-queues=1,addr=05.0${2:-}"
+}
