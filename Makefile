@@ -38,6 +38,7 @@ LIB_SRC   := $(wildcard lib/*.c)
 RELAY_SRC := $(wildcard relay/*.c)
 TOOL_SRC  := $(filter-out tools/sluice.c,$(wildcard tools/*.c))
 UNIT_SRC  := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/relay/test_*.c)
+UNIT_SH   := $(wildcard tests/unit/*.sh tests/relay/*.sh)
 TESTLIB_SRC := $(wildcard tests/lib/*.c)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -70,7 +71,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTLIB_SRC)) $(PROG_OBJ) 
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS) -lcmocka
 
 check: $(BUILD)/sluice $(UNIT_BIN)
-	SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN)
+	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
 
 # The core alone, freestanding: proves that it needs no libc and no other part of the project.
 bare: $(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * test_pool.c - the pool's promises, one by one
+ *
+ * Theory of operation: each test says which guarantee of THREAT-MODEL.md it tries to break.
+ */
+#include <stdlib.h>
+
+#include "rig.h"
+
+#define KiB 1024u
+#define MiB (1024u * 1024u)
+
+static void fresh(struct rig *rig, uint64_t size)
+{
+	rig_open(rig, size);
+}
+
+/* The slot at dev, which must be found, and from every byte that is looked at. */
+static void expect_found(struct rig *rig, const struct sluice_slot *slot)
+{
+	const uint64_t at[] = {0, 1, slot->size / 2, slot->size - 1};
+
+	for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+		struct sluice_slot found;
+
+		assert_int_equal(sluice_pool_find(&rig->mem->pool, slot->dev + at[i], &found), 0);
+		assert_int_equal(found.dev, slot->dev);
+		assert_int_equal(found.size, slot->size);
+		assert_ptr_equal(found.cpu, slot->cpu);
+		assert_ptr_equal(found.record, slot->record);
+	}
+}
+
+static void every_size_up_to_4_mib(void **state)
+{
+	struct sluice_slot slot;
+	struct rig rig;
+
+	(void)state;
+	fresh(&rig, 8 * MiB);
+	for (uint64_t size = 1; size <= 4 * MiB; size += size < 9000 ? 1 : size / 7) {
+		assert_int_equal(sluice_pool_alloc(&rig.mem->pool, size, 1, &slot), 0);
+		assert_true(slot.size >= size);
+		assert_ptr_equal(slot.cpu, rig_device(&rig, slot.dev));
+		expect_found(&rig, &slot);
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, slot.dev), 0);
+	}
+	rig_close(&rig);
+}
+
+/* What a slot may cost beyond what was asked for. */
+static void waste_is_bounded(void **state)
+{
+	struct sluice_slot slot;
+	struct rig rig;
+
+	(void)state;
+	fresh(&rig, 4 * MiB);
+	for (uint32_t size = 1; size <= 64 * KiB; size++) {
+		uint64_t bound = size <= 256	? 256
+				 : size <= 2048 ? size + 255u
+				 : size <= 3584 ? size + 511u
+						: size + 4095u;
+
+		assert_int_equal(sluice_pool_alloc(&rig.mem->pool, size, 1, &slot), 0);
+		assert_true(slot.size <= bound);
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, slot.dev), 0);
+	}
+	rig_close(&rig);
+}
+
+static void alignment_is_kept(void **state)
+{
+	struct sluice_slot slots[64];
+	struct rig rig;
+
+	(void)state;
+	fresh(&rig, 16 * MiB);
+	for (uint32_t align = 1; align <= 2 * MiB; align *= 2) {
+		uint32_t n = 0;
+
+		for (uint32_t size = 1; n < 64 && size < 300 * KiB; size = size * 3 / 2 + 1) {
+			int ret = sluice_pool_alloc(&rig.mem->pool, size, align, &slots[n]);
+
+			if (ret == -ENOSPC)
+				break;
+			assert_int_equal(ret, 0);
+			assert_int_equal(slots[n].dev % align, 0);
+			expect_found(&rig, &slots[n]);
+			n++;
+		}
+		assert_true(n >= 5);
+		while (n > 0)
+			assert_int_equal(sluice_pool_free(&rig.mem->pool, slots[--n].dev), 0);
+	}
+	rig_close(&rig);
+}
+
+/* An aligned request finds an aligned place inside a run that does not start at one. */
+static void alignment_in_a_window_that_is_not_aligned(void **state)
+{
+	const uint64_t dev = UINT64_C(0x7ff000);
+	struct sluice_memfd *mem;
+	struct sluice_slot slot;
+
+	(void)state;
+	assert_int_equal(sluice_memfd_create("odd", 2 * MiB, dev, &mem), 0);
+	for (uint32_t align = 4096; align <= 1 * MiB; align *= 2) {
+		assert_int_equal(sluice_pool_alloc(&mem->pool, 64 * KiB, align, &slot), 0);
+		assert_int_equal(slot.dev % align, 0);
+		assert_int_equal(sluice_pool_free(&mem->pool, slot.dev), 0);
+	}
+	sluice_memfd_destroy(mem);
+}
+
+/* Runs reach across chunks, and come together again. */
+static void larger_than_a_chunk(void **state)
+{
+	struct sluice_slot a, b;
+	struct rig rig;
+
+	(void)state;
+	fresh(&rig, 16 * MiB);
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 5 * MiB + 1, 1, &a), 0);
+		assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 10 * MiB, 1, &b), 0);
+		expect_found(&rig, &a);
+		expect_found(&rig, &b);
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, a.dev), 0);
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, b.dev), 0);
+		assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 16 * MiB, 1, &a), 0);
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, a.dev), 0);
+	}
+	rig_close(&rig);
+}
+
+/* Chunks whose memory is not contiguous are not taken for one. */
+static void chunks_that_do_not_join(void **state)
+{
+	struct sluice_chunk *chunks[2];
+	struct sluice_slot slot;
+	struct sluice_pool pool;
+	uint8_t *memory = aligned_alloc(4096, 5 * MiB);
+	void *meta[2];
+
+	(void)state;
+	assert_non_null(memory);
+	for (int i = 0; i < 2; i++)
+		meta[i] = aligned_alloc(64, (sluice_chunk_size() + 63) & ~63ul);
+	assert_int_equal(sluice_pool_init(&pool, "gap", chunks, 2, RIG_DEV), 0);
+	assert_int_equal(sluice_pool_add(&pool, meta[0], memory, RIG_DEV, 2 * MiB), 0);
+	assert_int_equal(
+		sluice_pool_add(&pool, meta[1], memory + 3 * MiB, RIG_DEV + 2 * MiB, 2 * MiB), 0);
+	assert_int_equal(sluice_pool_alloc(&pool, 2 * MiB + 1, 1, &slot), -E2BIG);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(sluice_pool_alloc(&pool, 2 * MiB, 1, &slot), 0);
+		assert_ptr_equal(slot.cpu, memory + (slot.dev == RIG_DEV ? 0 : 3 * MiB));
+	}
+	for (int i = 0; i < 2; i++)
+		free(meta[i]);
+	free(memory);
+}
+
+static void g4_nonsense_is_refused(void **state)
+{
+	struct sluice_slot slot, small;
+	struct sluice_pool_stats before, after;
+	struct rig rig;
+
+	(void)state;
+	fresh(&rig, 2 * MiB);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 0, 1, &slot), -EINVAL);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 1, 0, &slot), -EINVAL);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 1, 3, &slot), -EINVAL);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 1, 4 * MiB, &slot), -EINVAL);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 2 * MiB + 1, 1, &slot), -E2BIG);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, UINT64_MAX, 1, &slot), -E2BIG);
+
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 10 * KiB, 1, &slot), 0);
+	assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 700, 1, &small), 0);
+	sluice_pool_get_stats(&rig.mem->pool, &before);
+	/* interior, foreign, below, above, free */
+	const uint64_t wrong[] = {slot.dev + 1,
+				  slot.dev + 4096,
+				  small.dev + 256,
+				  small.dev + 1,
+				  RIG_DEV - 4096,
+				  RIG_DEV + 2 * MiB,
+				  0,
+				  UINT64_MAX,
+				  small.dev + 768,
+				  RIG_DEV + 1 * MiB};
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, wrong[i]), -EINVAL);
+	assert_int_equal(sluice_pool_free(&rig.mem->pool, slot.dev), 0);
+	assert_int_equal(sluice_pool_free(&rig.mem->pool, slot.dev), -EINVAL);
+	assert_int_equal(sluice_pool_free(&rig.mem->pool, small.dev), 0);
+	assert_int_equal(sluice_pool_free(&rig.mem->pool, small.dev), -EINVAL);
+	sluice_pool_get_stats(&rig.mem->pool, &after);
+	assert_int_equal(after.refused - before.refused, sizeof(wrong) / sizeof(wrong[0]) + 2);
+	assert_int_equal(after.used, 0);
+	rig_close(&rig);
+}
+
+static void bad_pools_are_refused(void **state)
+{
+	struct sluice_chunk *chunks[2];
+	struct sluice_memfd *mem;
+	struct sluice_region region;
+	struct sluice_pool pool;
+	void *meta = aligned_alloc(64, (sluice_chunk_size() + 63) & ~63ul);
+	uint8_t *memory = aligned_alloc(4096, 2 * MiB);
+	uint64_t dev;
+
+	(void)state;
+	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 0, 0), -EINVAL);
+	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2049, 0), -EINVAL);
+	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2, 1), -EINVAL);
+	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2, UINT64_MAX - 4095), -EINVAL);
+	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2, RIG_DEV), 0);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 0), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 4095), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 4 * MiB), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory + 1, RIG_DEV, 4096), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV + 4096, 4096), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV - 2 * MiB, 4096), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV + 4 * MiB, 4096), -EINVAL);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 64 * KiB), 0);
+	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 64 * KiB), -EBUSY);
+	assert_int_equal(sluice_memfd_create("m", 0, 0, &mem), -EINVAL);
+	assert_int_equal(sluice_memfd_create("m", 4097, 0, &mem), -EINVAL);
+	assert_int_equal(sluice_memfd_create("m", 4096, 1, &mem), -EINVAL);
+	assert_int_equal(sluice_region_init(&region, memory, 0, 0), -EINVAL);
+	assert_int_equal(sluice_region_init(&region, memory, UINT64_MAX, 2), -EINVAL);
+	assert_int_equal(sluice_region_init(&region, memory, RIG_DEV, 64 * KiB), 0);
+	struct sluice_share *share = &region.share;
+
+	assert_int_equal(share->ops->open(share, memory, 64 * KiB, &dev), 0);
+	assert_int_equal(share->ops->open(share, memory + 4096, 64 * KiB, &dev), -ERANGE);
+	assert_int_equal(share->ops->open(share, memory - 4096, 4096, &dev), -ERANGE);
+	free(memory);
+	free(meta);
+}
+
+/* Small and large do not break each other up: fill with one, free it, fill with the other. */
+static void g5_emptied_is_whole_again(void **state)
+{
+	static uint64_t taken[32768];
+	struct sluice_pool_stats stats;
+	uint64_t seed = 42;
+	struct rig rig;
+
+	(void)state;
+	fresh(&rig, 4 * MiB);
+	for (int round = 0; round < 20; round++) {
+		struct sluice_slot slot;
+		size_t n = 0;
+
+		while (!sluice_pool_alloc(&rig.mem->pool, rig_length(&seed), 1, &slot))
+			taken[n++] = slot.dev;
+		for (size_t i = n; i > 1; i--) {
+			size_t j = rig_random(&seed) % i;
+			uint64_t other = taken[j];
+
+			taken[j] = taken[i - 1];
+			taken[i - 1] = other;
+		}
+		while (n > 0)
+			assert_int_equal(sluice_pool_free(&rig.mem->pool, taken[--n]), 0);
+		assert_int_equal(sluice_pool_alloc(&rig.mem->pool, 4 * MiB, 1, &slot), 0);
+		assert_int_equal(sluice_pool_free(&rig.mem->pool, slot.dev), 0);
+	}
+	sluice_pool_get_stats(&rig.mem->pool, &stats);
+	assert_int_equal(stats.used, 0);
+	assert_int_equal(stats.slabs, 0);
+	assert_int_equal(stats.largest, 4 * MiB);
+	assert_int_equal(stats.full, 20);
+	rig_close(&rig);
+}
+
+static void a_256_byte_slot_takes_256_bytes(void **state)
+{
+	struct sluice_slot slot;
+	struct rig rig;
+	size_t n = 0;
+
+	(void)state;
+	fresh(&rig, 2 * MiB);
+	while (!sluice_pool_alloc(&rig.mem->pool, 256, 1, &slot))
+		n++;
+	assert_int_equal(n, 2 * MiB / 256);
+	rig_close(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_size_up_to_4_mib),
+		cmocka_unit_test(waste_is_bounded),
+		cmocka_unit_test(alignment_is_kept),
+		cmocka_unit_test(alignment_in_a_window_that_is_not_aligned),
+		cmocka_unit_test(larger_than_a_chunk),
+		cmocka_unit_test(chunks_that_do_not_join),
+		cmocka_unit_test(g4_nonsense_is_refused),
+		cmocka_unit_test(bad_pools_are_refused),
+		cmocka_unit_test(g5_emptied_is_whole_again),
+		cmocka_unit_test(a_256_byte_slot_takes_256_bytes),
+	};
+
+	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
+}
