@@ -80,15 +80,15 @@ $(BUILD)/bare/%.o: core/%.c
 	$(CC) -std=c11 $(WARN) -ffreestanding -nostdinc -isystem $(shell $(CC) -print-file-name=include) \
 	      -O2 -Iinclude -Itests/bare -c -o $@ $<
 
-# Kbuild wants all sources in one folder and writes beside them: give it links below $(BUILD), one
-# folder a kernel, and copy the result out.
+# Kbuild writes beside the sources: give it links to them below $(BUILD), one folder a kernel, and
+# copy the result out. Links are made afresh, so that a source that is gone is not built.
 KDIR ?= /lib/modules/$(shell uname -r)/build
 KBUILD_DIR = $(BUILD)/module/$(notdir $(patsubst %/build,%,$(patsubst %/,%,$(KDIR))))
 module:
 	@mkdir -p $(KBUILD_DIR)
-	@ln -sfn $(CURDIR)/core $(KBUILD_DIR)/core
-	@ln -sfn $(CURDIR)/include $(KBUILD_DIR)/include
-	$(MAKE) -f module/Makefile.link LINKDIR=$(KBUILD_DIR)
+	@rm -f module/sluice.ko
+	@find $(KBUILD_DIR) -type l -delete
+	@cp -rsf $(CURDIR)/module/. $(CURDIR)/core $(CURDIR)/include $(KBUILD_DIR)
 	$(MAKE) -C $(KDIR) M=$(abspath $(KBUILD_DIR)) CONFIG_DEBUG_INFO_BTF_MODULES= modules
 	cp $(KBUILD_DIR)/sluice.ko module/sluice.ko
 

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * bar.c - a pool in the memory of a PCI BAR
+ *
+ * Theory of operation
+ * -------------------
+ * A device whose BAR is memory that the other side of the virtual machine can see (QEMU's ivshmem,
+ * a BAR of a virtio device's own) gives us a region that is shared from the start. We claim it, map
+ * it write-back (it is memory, whatever the bus says) and hand it to the core in chunks; what the
+ * core has to remember about a chunk is ordinary private memory.
+ *
+ * Devices find the region at its address on the PCI bus, so this pool serves devices that reach
+ * that bus without translation; device.c refuses those behind an IOMMU.
+ *
+ * Invariant: from open to close the BAR's memory is decoded and is nobody else's.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/io.h>
+#include <linux/pci.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "sluice.h"
+
+/*
+ * The smallest pool that is of any use: a queue of 256 requests of a page each, which is what a
+ * virtio disk keeps in flight, and no less than 16 of the smallest largest mapping (64 KiB).
+ */
+#define MIN_BYTES SZ_1M
+#define MAX_BYTES ((u64)2048 << SLUICE_CHUNK_SHIFT) /* the core's limit */
+
+/* "bar:DDDD:BB:DD.F/N" */
+static int parse(struct sluice_bar *bar, const char *spec, struct sluice_bdf *bdf)
+{
+	const char *at = spec;
+
+	if (strncmp(at, "bar:", 4))
+		goto bad;
+	at += 4;
+	if (sluice_bdf_parse(&at, bdf))
+		goto bad;
+	if (at[0] != '/' || at[1] < '0' || at[1] >= '0' + PCI_STD_NUM_BARS || at[2])
+		goto bad;
+	bar->index = at[1] - '0';
+	/* Fits: sluice_bdf_parse() takes a domain of five digits at most. */
+	strscpy(bar->name, spec, sizeof(bar->name));
+	return 0;
+bad:
+	pr_err("pool=%s is not bar:DOMAIN:BUS:DEVICE.FUNCTION/N, N from 0 to %d: name a BAR as in "
+	       "pool=bar:0000:00:04.0/2\n",
+	       spec, PCI_STD_NUM_BARS - 1);
+	return -EINVAL;
+}
+
+static int check(const struct sluice_bar *bar)
+{
+	const struct resource *res = &bar->pdev->resource[bar->index];
+
+	if (!resource_size(res) || !res->flags) {
+		pr_err("pool=%s: the device has no BAR %u: see lspci -v for those it has "
+		       "(ivshmem's memory is BAR 2)\n",
+		       bar->name, bar->index);
+		return -ENXIO;
+	}
+	if (!(res->flags & IORESOURCE_MEM)) {
+		pr_err("pool=%s: BAR %u is I/O ports, not memory: name a memory BAR\n", bar->name,
+		       bar->index);
+		return -EINVAL;
+	}
+	if (res->flags & IORESOURCE_UNSET || !res->parent) {
+		pr_err("pool=%s: BAR %u has been given no address, %pR: leave it room (a smaller "
+		       "BAR, or firmware that maps above 4 GiB)\n",
+		       bar->name, bar->index, res);
+		return -EADDRNOTAVAIL;
+	}
+	if (resource_size(res) < MIN_BYTES) {
+		pr_err("pool=%s: BAR %u has %llu KiB, a pool needs at least %u KiB: make it larger "
+		       "(ivshmem: the size of its memory backend)\n",
+		       bar->name, bar->index, (u64)resource_size(res) >> 10, MIN_BYTES >> 10);
+		return -ENOSPC;
+	}
+	return 0;
+}
+
+/* Claim the BAR and map it. */
+static int claim(struct sluice_bar *bar)
+{
+	int err;
+
+	err = pci_enable_device_mem(bar->pdev);
+	if (err) {
+		pr_err("pool=%s: the device cannot be enabled (%d): see what the kernel said of it "
+		       "before\n",
+		       bar->name, err);
+		return err;
+	}
+	err = pci_request_region(bar->pdev, bar->index, KBUILD_MODNAME);
+	if (err) {
+		pr_err("pool=%s: BAR %u is in use by somebody else: unbind the device's driver, "
+		       "see /proc/iomem\n",
+		       bar->name, bar->index);
+		goto disable;
+	}
+	bar->phys = pci_resource_start(bar->pdev, bar->index);
+	bar->size = min_t(u64, pci_resource_len(bar->pdev, bar->index), MAX_BYTES);
+	bar->cpu = memremap(bar->phys, bar->size, MEMREMAP_WB);
+	if (!bar->cpu) {
+		pr_err("pool=%s: %llu KiB at %pa cannot be mapped write-back: something else has "
+		       "them mapped in another way\n",
+		       bar->name, bar->size >> 10, &bar->phys);
+		err = -ENOMEM;
+		goto release;
+	}
+	return 0;
+release:
+	pci_release_region(bar->pdev, bar->index);
+disable:
+	pci_disable_device(bar->pdev);
+	return err;
+}
+
+static void unclaim(struct sluice_bar *bar)
+{
+	memunmap(bar->cpu);
+	pci_release_region(bar->pdev, bar->index);
+	pci_disable_device(bar->pdev);
+}
+
+static void free_chunks(struct sluice_bar *bar)
+{
+	for (u32 i = 0; i < bar->nr_chunks; i++)
+		vfree(bar->chunks[i]);
+	kvfree(bar->chunks);
+}
+
+/* Hand the mapped memory to the core. */
+static int fill(struct sluice_bar *bar)
+{
+	u64 dev;
+	int err;
+
+	bar->nr_chunks = DIV_ROUND_UP_ULL(bar->size, SLUICE_CHUNK_BYTES);
+	bar->chunks = kvcalloc(bar->nr_chunks, sizeof(*bar->chunks), GFP_KERNEL);
+	if (!bar->chunks)
+		return -ENOMEM;
+	err = sluice_region_init(&bar->region, bar->cpu, pci_bus_address(bar->pdev, bar->index),
+				 bar->size);
+	if (err)
+		goto out;
+	err = bar->region.share.ops->open(&bar->region.share, bar->cpu, bar->size, &dev);
+	if (err)
+		goto out;
+	err = sluice_pool_init(&bar->pool, bar->name, bar->chunks, bar->nr_chunks, dev);
+	if (err)
+		goto out;
+	for (u32 i = 0; i < bar->nr_chunks; i++) {
+		u64 at = (u64)i << SLUICE_CHUNK_SHIFT;
+		struct sluice_chunk *meta = vzalloc(sluice_chunk_size());
+
+		err = -ENOMEM;
+		if (!meta)
+			goto out;
+		err = sluice_pool_add(&bar->pool, meta, bar->cpu + at, dev + at,
+				      min_t(u64, bar->size - at, SLUICE_CHUNK_BYTES));
+		if (err) {
+			vfree(meta);
+			goto out;
+		}
+		cond_resched();
+	}
+	return 0;
+out:
+	free_chunks(bar);
+	return err;
+}
+
+/**
+ * sluice_bar_open - make a pool of a BAR's memory
+ * @bar:  filled in; owned by the caller, zeroed
+ * @spec: "bar:DDDD:BB:DD.F/N"
+ *
+ * Return: 0; otherwise a negative errno, with nothing left claimed and one line in the log that
+ * says why and what to do.
+ * Context: may sleep.
+ */
+int sluice_bar_open(struct sluice_bar *bar, const char *spec)
+{
+	struct sluice_bdf bdf;
+	int err;
+
+	err = parse(bar, spec, &bdf);
+	if (err)
+		return err;
+	bar->pdev = pci_get_domain_bus_and_slot(bdf.domain, bdf.bus, bdf.devfn);
+	if (!bar->pdev) {
+		pr_err("pool=%s: there is no such PCI device: see lspci -D\n", bar->name);
+		return -ENODEV;
+	}
+	err = check(bar);
+	if (err)
+		goto put;
+	err = claim(bar);
+	if (err)
+		goto put;
+	err = fill(bar);
+	if (err) {
+		pr_err("pool=%s: no private memory for keeping track of %llu KiB (%d): use a "
+		       "smaller BAR\n",
+		       bar->name, bar->size >> 10, err);
+		goto unclaim;
+	}
+	if (bar->size < pci_resource_len(bar->pdev, bar->index))
+		pr_info("pool %s: only the first %llu MiB of the BAR are used\n", bar->name,
+			bar->size >> 20);
+	return 0;
+unclaim:
+	unclaim(bar);
+put:
+	pci_dev_put(bar->pdev);
+	return err;
+}
+
+/**
+ * sluice_bar_close - undo sluice_bar_open()
+ * @bar: nothing is mapped from it and nobody will try
+ *
+ * Context: may sleep.
+ */
+void sluice_bar_close(struct sluice_bar *bar)
+{
+	bar->region.share.ops->close(&bar->region.share, bar->cpu, bar->size, bar->region.dev);
+	free_chunks(bar);
+	unclaim(bar);
+	pci_dev_put(bar->pdev);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * compat.h - what differs between the kernels that this module builds for
+ *
+ * Theory of operation
+ * -------------------
+ * From Linux 6.1 to 7.x three things have changed that we touch: the members of struct dma_map_ops,
+ * the mark of a device whose DMA an IOMMU has taken over, and the mark of one whose sync calls are
+ * skipped. Each has one name here, so that no other file knows a version number.
+ */
+#ifndef SLUICE_COMPAT_H
+#define SLUICE_COMPAT_H
+
+#include <linux/dma-map-ops.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+#include <linux/iommu-dma.h>
+#endif
+
+/*
+ * Mapping: 7.x asks for everything by physical address and tells what is not memory by an
+ * attribute; earlier kernels ask for a page, or for a resource by a call of its own. Both are
+ * brought into the 7.x form: SLUICE_COMPAT_MAP(map) defines the calls around map, and
+ * SLUICE_COMPAT_MAP_OPS(map, unmap) are the members of struct dma_map_ops.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+
+#define SLUICE_COMPAT_MAP(map)
+#define SLUICE_COMPAT_MAP_OPS(map, unmap) .map_phys = (map), .unmap_phys = (unmap)
+
+#else
+
+#define DMA_ATTR_MMIO (1UL << 10) /* its value there, and none of these kernels' own */
+
+#define SLUICE_COMPAT_MAP(map)                                                                     \
+	static dma_addr_t map##_page(struct device *dev, struct page *page, unsigned long offset,  \
+				     size_t size, enum dma_data_direction dir,                     \
+				     unsigned long attrs)                                          \
+	{                                                                                          \
+		if (is_pci_p2pdma_page(page))                                                      \
+			attrs |= DMA_ATTR_MMIO;                                                    \
+		return map(dev, page_to_phys(page) + offset, size, dir, attrs);                    \
+	}                                                                                          \
+	static dma_addr_t map##_resource(struct device *dev, phys_addr_t phys, size_t size,        \
+					 enum dma_data_direction dir, unsigned long attrs)         \
+	{                                                                                          \
+		return map(dev, phys, size, dir, attrs | DMA_ATTR_MMIO);                           \
+	}
+#define SLUICE_COMPAT_MAP_OPS(map, unmap)                                                          \
+	.map_page = map##_page, .unmap_page = (unmap), .map_resource = map##_resource
+
+#endif
+
+/* dma_alloc_pages(): renamed, the same otherwise. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#define SLUICE_COMPAT_ALLOC_PAGES_OP(alloc) .alloc_pages_op = (alloc)
+#else
+#define SLUICE_COMPAT_ALLOC_PAGES_OP(alloc) .alloc_pages = (alloc)
+#endif
+
+/*
+ * Whether the IOMMU layer maps for this device without looking at its dma_map_ops. Before 6.12 it
+ * installed ops like everybody else, and get_dma_ops() tells.
+ */
+static inline bool sluice_compat_iommu(struct device *dev)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	return use_dma_iommu(dev);
+#else
+	return false;
+#endif
+}
+
+/*
+ * Make the sync calls reach the ops, and say whether they did not before. Since 6.10
+ * dma_set_mask() marks a device that is mapped directly as one whose sync calls do nothing; that
+ * mark outlives a change of its ops, and the driver would read stale bytes. Under the device's
+ * lock.
+ */
+static inline bool sluice_compat_need_sync(struct device *dev)
+{
+	bool skipped = false;
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#ifdef CONFIG_DMA_NEED_SYNC
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+	skipped = dev_dma_skip_sync(dev);
+#else
+	skipped = dev->dma_skip_sync;
+#endif
+#endif
+	dma_reset_need_sync(dev);
+#endif
+	return skipped;
+}
+
+/* Put back what sluice_compat_need_sync() found. Under the device's lock. */
+static inline void sluice_compat_skip_sync(struct device *dev, bool skip)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0) && defined(CONFIG_DMA_NEED_SYNC)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+	dev_assign_dma_skip_sync(dev, skip);
+#else
+	dev->dma_skip_sync = skip;
+#endif
+#endif
+}
+
+#endif

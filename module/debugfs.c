@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * debugfs.c - what can be read about the pool and the devices
+ *
+ * Theory of operation
+ * -------------------
+ *	/sys/kernel/debug/sluice/pool
+ *	/sys/kernel/debug/sluice/DEVICE/stats
+ *	/sys/kernel/debug/sluice/DEVICE/histogram
+ *
+ * One "key value" a line, so that a script needs no parser; keys are only ever added. Each number
+ *is true by itself; they are not all of one moment. histogram has one line for each power of two:
+ * the length up to which it counts, and how many mappings.
+ *
+ * debugfs is for looking at: if it cannot be created, everything else works on.
+ */
+#include <linux/debugfs.h>
+#include <linux/pci.h>
+#include <linux/seq_file.h>
+
+#include "sluice.h"
+
+static struct dentry *root;
+
+static void show_pool(struct seq_file *m, struct sluice_bar *bar)
+{
+	struct sluice_pool_stats stats;
+
+	sluice_pool_get_stats(&bar->pool, &stats);
+	seq_printf(m, "pool %s\n", bar->name);
+	seq_printf(m, "pool_bytes %llu\n", stats.bytes);
+	seq_printf(m, "pool_used %llu\n", stats.used);
+	seq_printf(m, "pool_used_max %llu\n", stats.used_max);
+	seq_printf(m, "pool_largest %llu\n", stats.largest);
+}
+
+static int pool_show(struct seq_file *m, void *unused)
+{
+	struct sluice_bar *bar = m->private;
+	struct sluice_pool_stats stats;
+
+	show_pool(m, bar);
+	sluice_pool_get_stats(&bar->pool, &stats);
+	seq_printf(m, "pool_slabs %llu\n", stats.slabs);
+	seq_printf(m, "pool_allocs %llu\n", stats.allocs);
+	seq_printf(m, "pool_full %llu\n", stats.full);
+	seq_printf(m, "pool_refused %llu\n", stats.refused);
+	seq_printf(m, "pool_span %llu\n", stats.span);
+	seq_printf(m, "pool_address 0x%llx\n", bar->region.dev);
+	seq_printf(m, "pool_gone %d\n", READ_ONCE(bar->gone));
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(pool);
+
+static int stats_show(struct seq_file *m, void *unused)
+{
+	struct sluice_device *sd = m->private;
+	const struct sluice_dma_stats *stats = &sd->dma.stats;
+	const char *why = READ_ONCE(sd->why);
+
+	seq_printf(m, "confined %d\n", !why);
+	seq_printf(m, "reason %s\n", why ?: "-");
+	seq_printf(m, "live %d\n", atomic_read(&sd->live));
+	seq_printf(m, "maps %llu\n", sluice_load_u64(&stats->maps));
+	seq_printf(m, "unmaps %llu\n", sluice_load_u64(&stats->unmaps));
+	seq_printf(m, "bytes_to %llu\n", sluice_load_u64(&stats->bytes_to));
+	seq_printf(m, "bytes_from %llu\n", sluice_load_u64(&stats->bytes_from));
+	seq_printf(m, "scrubbed %llu\n", sluice_load_u64(&stats->scrubbed));
+	seq_printf(m, "syncs %llu\n", sluice_load_u64(&stats->syncs));
+	seq_printf(m, "coherent %llu\n", sluice_load_u64(&stats->coherent));
+	seq_printf(m, "full %llu\n", sluice_load_u64(&stats->full));
+	seq_printf(m, "refused %llu\n", sluice_load_u64(&stats->refused));
+	show_pool(m, sd->bar);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(stats);
+
+static int histogram_show(struct seq_file *m, void *unused)
+{
+	const struct sluice_device *sd = m->private;
+
+	for (int i = 0; i < SLUICE_HISTOGRAM - 1; i++)
+		seq_printf(m, "%llu %llu\n", 1ULL << i, sluice_load_u64(&sd->dma.stats.sizes[i]));
+	seq_printf(m, "more %llu\n", sluice_load_u64(&sd->dma.stats.sizes[SLUICE_HISTOGRAM - 1]));
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(histogram);
+
+/**
+ * sluice_debugfs_start - make the folder, with what is known of the pool
+ * @bar: the pool; lives until sluice_debugfs_stop()
+ *
+ * Context: may sleep.
+ */
+void sluice_debugfs_start(struct sluice_bar *bar)
+{
+	root = debugfs_create_dir(KBUILD_MODNAME, NULL);
+	debugfs_create_file("pool", 0444, root, bar, &pool_fops);
+}
+
+/**
+ * sluice_debugfs_stop - remove all of it, and wait for who is reading it
+ *
+ * Context: may sleep.
+ */
+void sluice_debugfs_stop(void)
+{
+	debugfs_remove_recursive(root);
+}
+
+/**
+ * sluice_debugfs_add - make a device's folder
+ * @sd: lives until sluice_debugfs_remove()
+ *
+ * Context: may sleep.
+ */
+void sluice_debugfs_add(struct sluice_device *sd)
+{
+	sd->debugfs = debugfs_create_dir(pci_name(sd->pdev), root);
+	debugfs_create_file("stats", 0444, sd->debugfs, sd, &stats_fops);
+	debugfs_create_file("histogram", 0444, sd->debugfs, sd, &histogram_fops);
+}
+
+/**
+ * sluice_debugfs_remove - remove a device's folder, and wait for who is reading in it
+ * @sd: the device
+ *
+ * Context: may sleep.
+ */
+void sluice_debugfs_remove(struct sluice_device *sd)
+{
+	debugfs_remove_recursive(sd->debugfs);
+}

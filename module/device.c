@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * device.c - which devices are confined, from when to when
+ *
+ * Theory of operation
+ * -------------------
+ * A device gets our dma_map_ops while nothing is mapped for it, and gives them back while nothing
+ * is. The moment is the bus's note that a driver is about to be bound: dma_configure() has run, so
+ * it is known whether an IOMMU has taken the device, and probe() has not. A PCI function that is
+ * bound already when the module comes cannot be taken, with one exception: what maps for a virtio
+ * function is the driver of the virtio device behind it, its child, and while that has none,
+ * nothing is mapped. Where virtio_pci is built in, that is the usual case. So we listen on the
+ * virtio bus as well, which also is where one sees in time that a device does not offer
+ * VIRTIO_F_ACCESS_PLATFORM: its driver will then bypass the DMA API, and no ops can do anything
+ * about it.
+ *
+ * The virtio bus is not exported. A driver is told it when it registers, so we register one that
+ * matches no device; that also keeps the bus from being unloaded under our notifier.
+ *
+ * Going: the module is held while anything is mapped, so that it cannot be unloaded then. A first
+ * mapping that races with the unload finds the module going, and fails. After the ops have been
+ * taken off every device, a CPU may still be on its way into them (it had read the pointer) or out
+ * of them (it has dropped the last reference on the module): the former ends in a lookup that
+ * fails, and both are waited for before the module's text goes away.
+ *
+ * Locks: device_lock() of a function, then that of its child, then sluice_devices_lock. The
+ * notifiers are called with the first or the second held.
+ *
+ * Invariant: set_dma_ops() is called only while live is zero.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/hashtable.h>
+#include <linux/idr.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+
+#include "compat.h"
+#include "sluice.h"
+
+#define VENDOR_VIRTIO 0x1af4 /* and from here to there all devices are virtio's */
+#define VIRTIO_FIRST  0x1000
+#define VIRTIO_LAST   0x107f
+
+static DEFINE_MUTEX(sluice_devices_lock); /* of writers */
+static DEFINE_HASHTABLE(sluice_devices, 6);
+static DEFINE_IDA(sluice_ids);
+static struct sluice_bar *sluice_bar;
+static const struct sluice_selection *sluice_selection;
+
+static const struct virtio_device_id no_ids[] = {{0}};
+
+static struct virtio_driver bus_finder = {
+	.driver.name = KBUILD_MODNAME,
+	.driver.owner = THIS_MODULE,
+	.id_table = no_ids,
+};
+
+/**
+ * sluice_device_find - what we know of a device
+ * @dev: any device
+ *
+ * Return: it, or NULL if it is none of ours.
+ * Context: inside rcu_read_lock(), or with sluice_devices_lock held. The answer is good until that
+ * is released.
+ */
+struct sluice_device *sluice_device_find(const struct device *dev)
+{
+	struct sluice_device *sd;
+
+	hash_for_each_possible_rcu(sluice_devices, sd, node, (unsigned long)dev,
+				   lockdep_is_held(&sluice_devices_lock))
+	{
+		if (&sd->pdev->dev == dev)
+			return sd;
+	}
+	return NULL;
+}
+
+/**
+ * sluice_device_hold - count something that is about to be mapped
+ * @sd: the device
+ *
+ * The first one takes a reference on the module, so that what is mapped keeps it loaded. No lock:
+ * those who race for being first each take one, and all but the one that raised the count from
+ * zero give it back.
+ *
+ * Return: false if nothing can be mapped any more: the module or the pool is going, or the device
+ * has been given back.
+ * Context: any.
+ */
+bool sluice_device_hold(struct sluice_device *sd)
+{
+	if (unlikely(!READ_ONCE(sd->attached) || READ_ONCE(sd->bar->gone)))
+		return false;
+	if (likely(atomic_inc_not_zero(&sd->live)))
+		return true;
+	if (!try_module_get(THIS_MODULE))
+		return false;
+	if (atomic_inc_return(&sd->live) > 1)
+		module_put(THIS_MODULE);
+	return true;
+}
+
+/**
+ * sluice_device_release - count something that has been unmapped
+ * @sd: the device; whoever calls has called sluice_device_hold() for it
+ *
+ * Context: any.
+ */
+void sluice_device_release(struct sluice_device *sd)
+{
+	if (atomic_dec_and_test(&sd->live))
+		module_put(THIS_MODULE);
+}
+
+static bool is_wanted(const struct pci_dev *pdev)
+{
+	const struct sluice_selection *sel = sluice_selection;
+
+	if (pdev == sluice_bar->pdev)
+		return false;
+	if (sel->virtio)
+		return pdev->vendor == VENDOR_VIRTIO && pdev->device >= VIRTIO_FIRST &&
+		       pdev->device <= VIRTIO_LAST;
+	for (unsigned int i = 0; i < sel->count; i++) {
+		if (pci_domain_nr(pdev->bus) == sel->bdf[i].domain &&
+		    pdev->bus->number == sel->bdf[i].bus && pdev->devfn == sel->bdf[i].devfn)
+			return true;
+	}
+	return false;
+}
+
+/* Find a device, or begin to know it. NULL if it is not to be confined, or memory is short. */
+static struct sluice_device *find_or_add(struct pci_dev *pdev)
+{
+	struct sluice_device *sd = sluice_device_find(&pdev->dev);
+	int id;
+
+	if (sd || !is_wanted(pdev))
+		return sd;
+	sd = kzalloc(sizeof(*sd), GFP_KERNEL);
+	/* Zero stays unused, so that a mapping's private tag is never all zeroes by its id. */
+	id = ida_alloc_range(&sluice_ids, 1, U16_MAX, GFP_KERNEL);
+	if (!sd || id < 0) {
+		if (id >= 0)
+			ida_free(&sluice_ids, id);
+		kfree(sd);
+		pci_err(pdev, "sluice: no memory, this device is NOT confined\n");
+		return NULL;
+	}
+	sd->pdev = pci_dev_get(pdev);
+	sd->bar = sluice_bar;
+	sd->why = "no driver is bound yet";
+	sluice_dma_init(&sd->dma, &sluice_bar->pool, id);
+	sluice_debugfs_add(sd);
+	hash_add_rcu(sluice_devices, &sd->node, (unsigned long)&pdev->dev);
+	return sd;
+}
+
+static void refuse(struct sluice_device *sd, const char *why, const char *way_out)
+{
+	sd->why = why;
+	pci_err(sd->pdev, "sluice: NOT confined: %s; %s\n", why, way_out);
+}
+
+/*
+ * Take our ops off. With something still mapped they stay: whoever unmaps it later must reach
+ * them, and the next driver may just as well go on with them.
+ */
+static void detach(struct sluice_device *sd)
+{
+	struct device *dev = &sd->pdev->dev;
+
+	if (!sd->attached)
+		return;
+	if (atomic_read(&sd->live)) {
+		pci_warn(sd->pdev, "sluice: its driver has left %d mappings behind\n",
+			 atomic_read(&sd->live));
+		return;
+	}
+	WRITE_ONCE(sd->attached, false);
+	/* Something may have replaced them, which then is what belongs there. */
+	if (get_dma_ops(dev) == &sluice_ops)
+		set_dma_ops(dev, NULL);
+	sluice_compat_skip_sync(dev, sd->skip_sync);
+	sd->why = "no driver is bound";
+}
+
+/*
+ * Put our ops on, before a driver maps anything. Under the device_lock() that keeps drivers of it
+ * from being bound.
+ */
+static void attach(struct sluice_device *sd)
+{
+	struct device *dev = &sd->pdev->dev;
+	const struct dma_map_ops *ops = get_dma_ops(dev);
+
+	if (sluice_compat_iommu(dev) || (ops && ops != &sluice_ops)) {
+		detach(sd);
+		refuse(sd, "its DMA goes through an IOMMU (or another layer) already",
+		       "the pool is at a bus address, which that would translate: start the "
+		       "machine without the IOMMU, or with iommu=pt");
+		return;
+	}
+	sd->why = NULL;
+	if (sd->attached)
+		return;
+	sd->skip_sync = sluice_compat_need_sync(dev);
+	WRITE_ONCE(sd->attached, true);
+	set_dma_ops(dev, &sluice_ops);
+	pci_info(sd->pdev, "sluice: its DMA API calls go through pool %s\n", sd->bar->name);
+}
+
+/* The device has left the machine, and what was mapped for it is nobody's any more. */
+static void forget(struct sluice_device *sd)
+{
+	hash_del_rcu(&sd->node);
+	sluice_debugfs_remove(sd);
+	synchronize_rcu();
+	if (atomic_read(&sd->live)) {
+		/* Its id is not given out again: those slots still bear it. */
+		set_dma_ops(&sd->pdev->dev, NULL);
+		module_put(THIS_MODULE);
+	} else {
+		detach(sd);
+		ida_free(&sluice_ids, sd->dma.id);
+	}
+	pci_dev_put(sd->pdev);
+	kfree(sd);
+}
+
+static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct pci_dev *pdev = to_pci_dev(data);
+	struct sluice_device *sd;
+
+	mutex_lock(&sluice_devices_lock);
+	switch (event) {
+	case BUS_NOTIFY_BIND_DRIVER:
+		sd = find_or_add(pdev);
+		if (sd)
+			attach(sd);
+		break;
+	case BUS_NOTIFY_UNBOUND_DRIVER:
+		sd = sluice_device_find(&pdev->dev);
+		if (sd)
+			detach(sd);
+		break;
+	case BUS_NOTIFY_REMOVED_DEVICE:
+		sd = sluice_device_find(&pdev->dev);
+		if (sd)
+			forget(sd);
+		if (pdev == sluice_bar->pdev) {
+			WRITE_ONCE(sluice_bar->gone, true);
+			pr_err("the device of pool %s has been unplugged: no confined device can "
+			       "do DMA until the module is loaded with another pool\n",
+			       sluice_bar->name);
+		}
+		break;
+	}
+	mutex_unlock(&sluice_devices_lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block pci_events = {.notifier_call = pci_event};
+
+static void check_access_platform(struct sluice_device *sd, struct virtio_device *vdev)
+{
+	if (vdev->config->get_features(vdev) & BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
+		return;
+	refuse(sd, "it does not offer VIRTIO_F_ACCESS_PLATFORM, so its driver bypasses the DMA API",
+	       "start it with that feature (QEMU: iommu_platform=on,disable-legacy=on)");
+}
+
+/* A driver is about to be bound to a virtio device: the function below it has nothing mapped. */
+static int virtio_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct device *dev = data;
+	struct sluice_device *sd;
+
+	if (event != BUS_NOTIFY_BIND_DRIVER || !dev->parent || !dev_is_pci(dev->parent))
+		return NOTIFY_OK;
+	mutex_lock(&sluice_devices_lock);
+	sd = find_or_add(to_pci_dev(dev->parent));
+	if (sd) {
+		attach(sd);
+		if (!sd->why)
+			check_access_platform(sd, dev_to_virtio(dev));
+	}
+	mutex_unlock(&sluice_devices_lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block virtio_events = {.notifier_call = virtio_event};
+
+/* The virtio device of a function that is bound: judge by that. Returns 1 if it is one. */
+static int take_child(struct device *dev, void *data)
+{
+	struct sluice_device *sd;
+
+	if (dev->bus != bus_finder.driver.bus)
+		return 0;
+	device_lock(dev);
+	mutex_lock(&sluice_devices_lock);
+	sd = sluice_device_find(dev->parent);
+	if (sd && !dev->driver)
+		attach(sd);
+	else if (sd && !sd->attached)
+		refuse(sd, "a driver is bound to its virtio device, which has live rings",
+		       "unbind that and bind it again (/sys/bus/virtio/drivers/*/unbind, bind), or "
+		       "load sluice earlier");
+	mutex_unlock(&sluice_devices_lock);
+	device_unlock(dev);
+	return 1;
+}
+
+/* Judge a function that was there before us. One without a driver is taken when it gets one. */
+static void take_present(struct pci_dev *pdev)
+{
+	struct sluice_device *sd;
+
+	device_lock(&pdev->dev);
+	mutex_lock(&sluice_devices_lock);
+	sd = find_or_add(pdev);
+	mutex_unlock(&sluice_devices_lock);
+	if (!sd || !pdev->dev.driver || device_for_each_child(&pdev->dev, NULL, take_child))
+		goto out;
+	mutex_lock(&sluice_devices_lock);
+	sd = sluice_device_find(&pdev->dev);
+	/* Attached: its driver has come since we listen. */
+	if (sd && !sd->attached)
+		refuse(sd, "a driver is bound to it and may have mappings",
+		       "unbind that and bind it again (/sys/bus/pci/drivers/*/unbind, bind), or "
+		       "load sluice earlier");
+	mutex_unlock(&sluice_devices_lock);
+out:
+	device_unlock(&pdev->dev);
+}
+
+/**
+ * sluice_devices_start - confine devices from now on
+ * @bar:       the pool; outlives the devices
+ * @selection: which devices; kept
+ *
+ * Return: 0, or a negative errno with no device taken.
+ * Context: may sleep.
+ */
+int sluice_devices_start(struct sluice_bar *bar, const struct sluice_selection *selection)
+{
+	struct pci_dev *pdev = NULL;
+	int err;
+
+	sluice_bar = bar;
+	sluice_selection = selection;
+	err = register_virtio_driver(&bus_finder);
+	if (err)
+		return err;
+	err = bus_register_notifier(&pci_bus_type, &pci_events);
+	if (err)
+		goto unregister;
+	err = bus_register_notifier(bus_finder.driver.bus, &virtio_events);
+	if (err)
+		goto stop;
+	for_each_pci_dev (pdev)
+		take_present(pdev);
+	return 0;
+stop:
+	sluice_devices_stop();
+	return err;
+unregister:
+	unregister_virtio_driver(&bus_finder);
+	return err;
+}
+
+/**
+ * sluice_devices_stop - give all devices back
+ *
+ * Nothing is mapped, and as the module is going, nothing will be.
+ *
+ * Context: may sleep; takes the device_lock() of each device.
+ */
+void sluice_devices_stop(void)
+{
+	struct sluice_device *sd;
+	struct hlist_node *next;
+	int bucket;
+
+	/* Not registered if it is this that failed in sluice_devices_start(), which is harmless. */
+	bus_unregister_notifier(bus_finder.driver.bus, &virtio_events);
+	bus_unregister_notifier(&pci_bus_type, &pci_events);
+	unregister_virtio_driver(&bus_finder);
+
+	hash_for_each(sluice_devices, bucket, sd, node)
+	{
+		device_lock(&sd->pdev->dev);
+		detach(sd);
+		device_unlock(&sd->pdev->dev);
+	}
+	/*
+	 * Tasks: whoever was preempted between reading the ops and calling them, or on the way out
+	 * of them. RCU: the same in interrupt handlers and on idle CPUs.
+	 */
+	synchronize_rcu_tasks();
+	synchronize_rcu();
+	hash_for_each_safe(sluice_devices, bucket, next, sd, node)
+	{
+		hash_del(&sd->node);
+		sluice_debugfs_remove(sd);
+		pci_dev_put(sd->pdev);
+		kfree(sd);
+	}
+	ida_destroy(&sluice_ids);
+}

@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * ops.c - struct dma_map_ops, between Linux's DMA API and the core
+ *
+ * Theory of operation
+ * -------------------
+ * Every call finds its device in the table of device.c, asks the core, and translates the answer.
+ * Nothing here sleeps but dma_alloc_pages() where its gfp flags allow it, and nothing takes longer
+ * than the bytes it was asked to copy: these are called from interrupt handlers.
+ *
+ * A call that the core refuses (an unmap of what is not mapped, a sync outside the mapping) leaves
+ * everything as it is, is counted, and is reported with its addresses at a limited rate; so is a
+ * full pool, with what to do about it. Errors of map_sg are those that dma_map_sgtable() documents:
+ * -ENOMEM to try again later, -EINVAL for never.
+ *
+ * Not copied is what is not memory: a peer device's registers (map_resource, P2PDMA) would be read
+ * and written by memcpy, so mapping them is refused.
+ *
+ * DMA_ATTR_SKIP_CPU_SYNC at map time does not skip the copy: what the slot holds must be the
+ * buffer's bytes or zeroes whatever the driver does next (include/sluice/dma.h). At unmap it says
+ * that the driver has taken its data by sync, and the copy back is skipped.
+ *
+ * Invariant: live (device.c) is raised before the core is asked for a mapping and lowered after it
+ * has ended one, so that it is never less than what is mapped.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/dma-map-ops.h>
+#include <linux/mm.h>
+#include <linux/pci.h>
+#include <linux/ratelimit.h>
+#include <linux/scatterlist.h>
+
+#include "compat.h"
+#include "sluice.h"
+#include "trace.h"
+
+static_assert(SLUICE_BIDIRECTIONAL == (int)DMA_BIDIRECTIONAL);
+static_assert(SLUICE_TO_DEVICE == (int)DMA_TO_DEVICE);
+static_assert(SLUICE_FROM_DEVICE == (int)DMA_FROM_DEVICE);
+
+/* A full pool is hit by every request in flight: once every few seconds is enough to read. */
+static DEFINE_RATELIMIT_STATE(full_limit, 5 * HZ, 1);
+static DEFINE_RATELIMIT_STATE(misuse_limit, 5 * HZ, 10);
+
+static u64 pool_end(const struct sluice_device *sd)
+{
+	return sd->bar->region.dev + sd->bar->size - 1;
+}
+
+/* Whether a device that drives the address bits of mask reaches all of the pool. */
+static bool reaches(const struct sluice_device *sd, u64 mask)
+{
+	return pool_end(sd) <= min_not_zero(mask, sd->pdev->dev.bus_dma_limit);
+}
+
+/* Say why something could not be mapped. @phys is 0 for coherent memory. */
+static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, int dir, bool quiet)
+{
+	struct device *dev = &sd->pdev->dev;
+	struct sluice_pool_stats stats;
+
+	if (err == -ENOSPC || err == -E2BIG)
+		trace_full(sluice_bdf_word(dev), phys, size, dir);
+	if (quiet || !__ratelimit(err == -ENOSPC ? &full_limit : &misuse_limit))
+		return;
+	switch (err) {
+	case -ENOSPC:
+		sluice_pool_get_stats(&sd->bar->pool, &stats);
+		dev_warn(dev,
+			 "sluice: pool %s is full: no room for %zu bytes, %llu of %llu KiB in use; "
+			 "give it a larger BAR, or its devices fewer or shallower queues\n",
+			 sd->bar->name, size, stats.used >> 10, stats.bytes >> 10);
+		break;
+	case -E2BIG:
+		dev_warn(dev,
+			 "sluice: pool %s of %llu KiB can never hold %zu bytes in one piece: give "
+			 "it a larger BAR\n",
+			 sd->bar->name, sd->bar->size >> 10, size);
+		break;
+	case -ENODEV:
+		dev_warn(dev,
+			 "sluice: nothing is mapped any more: the pool or the module is going\n");
+		break;
+	case -ERANGE:
+		dev_warn(dev,
+			 "sluice: pool %s ends at 0x%llx, beyond the device's DMA mask: let "
+			 "firmware place the BAR below 4 GiB\n",
+			 sd->bar->name, pool_end(sd));
+		break;
+	case -EIO:
+		dev_warn(dev,
+			 "sluice: %zu bytes in the pool would cross the device's segment boundary "
+			 "0x%lx\n",
+			 size, dma_get_seg_boundary(dev));
+		break;
+	case -EREMOTEIO:
+		dev_warn(dev,
+			 "sluice: 0x%llx is another device's memory, which cannot be bounced\n",
+			 phys);
+		break;
+	default:
+		dev_warn(dev, "sluice: mapping of %zu bytes refused (%d)\n", size, err);
+	}
+}
+
+/* A call that made no sense: a bug of the driver, or ours. */
+static void misused(struct device *dev, const char *what, dma_addr_t addr, size_t size, int dir)
+{
+	if (__ratelimit(&misuse_limit))
+		dev_err(dev,
+			"sluice: refused to %s %zu bytes at %pad, direction %d: no such mapping of "
+			"this device\n",
+			what, size, &addr, dir);
+}
+
+/* Map one piece of memory. Returns what sluice_dma_map() does, or another of complain()'s. */
+static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
+		   enum dma_data_direction dir, unsigned long attrs, dma_addr_t *addr)
+{
+	struct device *dev = &sd->pdev->dev;
+	u64 boundary = dma_get_seg_boundary(dev);
+	u32 align = dma_get_min_align_mask(dev);
+	u64 dma;
+	int err;
+
+	err = -EREMOTEIO;
+	if (unlikely(attrs & DMA_ATTR_MMIO))
+		goto out;
+	err = -ERANGE;
+	if (unlikely(!reaches(sd, dma_get_mask(dev))))
+		goto out;
+	err = -ENODEV;
+	if (unlikely(!sluice_device_hold(sd)))
+		goto out;
+	/*
+	 * A driver sets the mask in its probe, before it maps: following it here means no hook for
+	 * that. What is mapped already keeps its own offset in its record.
+	 */
+	if (unlikely(READ_ONCE(sd->dma.min_align_mask) != align))
+		WRITE_ONCE(sd->dma.min_align_mask, align);
+	err = sluice_dma_map(&sd->dma, phys, size, (enum sluice_dir)dir, &dma);
+	if (unlikely(err))
+		goto release;
+	if (unlikely((dma & boundary) + size - 1 > boundary)) {
+		sluice_dma_unmap(&sd->dma, dma, size, (enum sluice_dir)dir, SLUICE_SKIP_SYNC);
+		err = -EIO;
+		goto release;
+	}
+	trace_map(sluice_bdf_word(dev), phys, dma, size, dir);
+	*addr = dma;
+	return 0;
+release:
+	sluice_device_release(sd);
+out:
+	complain(sd, err, phys, size, dir, attrs & DMA_ATTR_NO_WARN);
+	return err;
+}
+
+static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
+		      enum dma_data_direction dir, unsigned long attrs)
+{
+	struct device *dev = &sd->pdev->dev;
+	u32 flags = attrs & DMA_ATTR_SKIP_CPU_SYNC ? SLUICE_SKIP_SYNC : 0;
+	struct sluice_slot slot;
+	u64 phys = 0;
+
+	/* The record is gone afterwards. If this is no mapping, it is not traced either. */
+	if (trace_unmap_enabled() && !sluice_pool_find(&sd->bar->pool, addr, &slot))
+		phys = sluice_load_u64(&slot.record->orig);
+	if (sluice_dma_unmap(&sd->dma, addr, size, (enum sluice_dir)dir, flags)) {
+		misused(dev, "unmap", addr, size, dir);
+		return;
+	}
+	trace_unmap(sluice_bdf_word(dev), phys, addr, size, dir);
+	sluice_device_release(sd);
+}
+
+static dma_addr_t sluice_map(struct device *dev, phys_addr_t phys, size_t size,
+			     enum dma_data_direction dir, unsigned long attrs)
+{
+	dma_addr_t addr = DMA_MAPPING_ERROR;
+	struct sluice_device *sd;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd && map_one(sd, phys, size, dir, attrs, &addr))
+		addr = DMA_MAPPING_ERROR;
+	rcu_read_unlock();
+	return addr;
+}
+
+SLUICE_COMPAT_MAP(sluice_map)
+
+static void sluice_unmap(struct device *dev, dma_addr_t addr, size_t size,
+			 enum dma_data_direction dir, unsigned long attrs)
+{
+	struct sluice_device *sd;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		unmap_one(sd, addr, size, dir, attrs);
+	rcu_read_unlock();
+}
+
+static void unmap_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
+		       enum dma_data_direction dir, unsigned long attrs)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg (sgl, sg, nents, i)
+		unmap_one(sd, sg_dma_address(sg), sg_dma_len(sg), dir, attrs);
+}
+
+/* What dma_map_sgtable() may return for a reason of map_one()'s. */
+static int sg_error(int err)
+{
+	switch (err) {
+	case -ENOSPC:
+		return -ENOMEM;
+	case -EREMOTEIO:
+		return -EREMOTEIO;
+	case -EIO:
+	case -ENODEV:
+		return -EIO;
+	default:
+		return -EINVAL;
+	}
+}
+
+/*
+ * Every element gets a slot of its own, so the list keeps its length, unmap goes by the original
+ * number of elements as it should, and no element becomes longer than the driver made it.
+ */
+static int map_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
+		    enum dma_data_direction dir, unsigned long attrs)
+{
+	struct scatterlist *sg;
+	int i, err;
+
+	for_each_sg (sgl, sg, nents, i) {
+		unsigned long mmio = is_pci_p2pdma_page(sg_page(sg)) ? DMA_ATTR_MMIO : 0;
+
+		err = map_one(sd, sg_phys(sg), sg->length, dir, attrs | mmio, &sg->dma_address);
+		if (err)
+			goto undo;
+		sg_dma_len(sg) = sg->length;
+	}
+	return nents;
+undo:
+	/* The device has not seen them: there is nothing to copy back. */
+	unmap_list(sd, sgl, i, dir, attrs | DMA_ATTR_SKIP_CPU_SYNC);
+	return sg_error(err);
+}
+
+static int sluice_map_sg(struct device *dev, struct scatterlist *sgl, int nents,
+			 enum dma_data_direction dir, unsigned long attrs)
+{
+	struct sluice_device *sd;
+	int ret = -EIO;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		ret = map_list(sd, sgl, nents, dir, attrs);
+	rcu_read_unlock();
+	return ret;
+}
+
+static void sluice_unmap_sg(struct device *dev, struct scatterlist *sgl, int nents,
+			    enum dma_data_direction dir, unsigned long attrs)
+{
+	struct sluice_device *sd;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		unmap_list(sd, sgl, nents, dir, attrs);
+	rcu_read_unlock();
+}
+
+static void sync_one(struct device *dev, dma_addr_t addr, size_t size, enum dma_data_direction dir,
+		     bool to_device)
+{
+	struct sluice_device *sd;
+	int err = 0;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		err = (to_device ? sluice_dma_sync_for_device : sluice_dma_sync_for_cpu)(
+			&sd->dma, addr, size, (enum sluice_dir)dir);
+	rcu_read_unlock();
+	if (err)
+		misused(dev, to_device ? "sync for the device" : "sync for the CPU", addr, size,
+			dir);
+}
+
+static void sluice_sync_single_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
+				       enum dma_data_direction dir)
+{
+	sync_one(dev, addr, size, dir, false);
+}
+
+static void sluice_sync_single_for_device(struct device *dev, dma_addr_t addr, size_t size,
+					  enum dma_data_direction dir)
+{
+	sync_one(dev, addr, size, dir, true);
+}
+
+static void sluice_sync_sg_for_cpu(struct device *dev, struct scatterlist *sgl, int nents,
+				   enum dma_data_direction dir)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg (sgl, sg, nents, i)
+		sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, false);
+}
+
+static void sluice_sync_sg_for_device(struct device *dev, struct scatterlist *sgl, int nents,
+				      enum dma_data_direction dir)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg (sgl, sg, nents, i)
+		sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, true);
+}
+
+static void *alloc_coherent(struct sluice_device *sd, size_t size, dma_addr_t *addr, bool quiet)
+{
+	u64 dma;
+	void *cpu;
+	int err;
+
+	err = -ERANGE;
+	if (!reaches(sd, sd->pdev->dev.coherent_dma_mask))
+		goto out;
+	err = -ENODEV;
+	if (!sluice_device_hold(sd))
+		goto out;
+	err = sluice_dma_alloc(&sd->dma, size, &dma, &cpu);
+	if (err) {
+		sluice_device_release(sd);
+		goto out;
+	}
+	*addr = dma;
+	return cpu;
+out:
+	complain(sd, err, 0, size, DMA_BIDIRECTIONAL, quiet);
+	return NULL;
+}
+
+/* The core zeroes it and aligns it by its size. It never sleeps, whatever gfp allows. */
+static void *sluice_alloc(struct device *dev, size_t size, dma_addr_t *addr, gfp_t gfp,
+			  unsigned long attrs)
+{
+	bool quiet = (gfp & __GFP_NOWARN) || (attrs & DMA_ATTR_NO_WARN);
+	struct sluice_device *sd;
+	void *cpu = NULL;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		cpu = alloc_coherent(sd, size, addr, quiet);
+	rcu_read_unlock();
+	return cpu;
+}
+
+static void sluice_free(struct device *dev, size_t size, void *cpu, dma_addr_t addr,
+			unsigned long attrs)
+{
+	struct sluice_device *sd;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd && sluice_dma_free(&sd->dma, addr, size))
+		misused(dev, "free", addr, size, DMA_BIDIRECTIONAL);
+	else if (sd)
+		sluice_device_release(sd);
+	rcu_read_unlock();
+}
+
+/*
+ * dma_alloc_pages() gives memory that has a struct page and that is handed over by sync, which is
+ * what a bounced mapping of ordinary pages is. dma_alloc_noncontiguous() comes here too.
+ */
+static struct page *sluice_alloc_pages(struct device *dev, size_t size, dma_addr_t *addr,
+				       enum dma_data_direction dir, gfp_t gfp)
+{
+	struct page *page = alloc_pages_node(dev_to_node(dev), gfp | __GFP_ZERO, get_order(size));
+
+	if (!page)
+		return NULL;
+	*addr = sluice_map(dev, page_to_phys(page), size, dir,
+			   gfp & __GFP_NOWARN ? DMA_ATTR_NO_WARN : 0);
+	if (*addr != DMA_MAPPING_ERROR)
+		return page;
+	__free_pages(page, get_order(size));
+	return NULL;
+}
+
+static void sluice_free_pages(struct device *dev, size_t size, struct page *page, dma_addr_t addr,
+			      enum dma_data_direction dir)
+{
+	sluice_unmap(dev, addr, size, dir, DMA_ATTR_SKIP_CPU_SYNC);
+	__free_pages(page, get_order(size));
+}
+
+/* Give user space a coherent allocation, or a part of it by vm_pgoff; whole pages, all its own. */
+static int mmap_coherent(struct sluice_device *sd, struct vm_area_struct *vma, void *cpu,
+			 dma_addr_t addr, size_t size)
+{
+	unsigned long pages = PAGE_ALIGN(size) >> PAGE_SHIFT;
+	struct sluice_slot slot;
+	phys_addr_t phys;
+
+	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
+		return -ENXIO;
+	if (sluice_pool_find(&sd->bar->pool, addr, &slot) || slot.cpu != cpu || slot.dev != addr ||
+	    slot.size < (u64)pages << PAGE_SHIFT)
+		return -ENXIO;
+	phys = sd->bar->phys + (addr - sd->bar->region.dev);
+	return remap_pfn_range(vma, vma->vm_start, PHYS_PFN(phys) + vma->vm_pgoff,
+			       vma_pages(vma) << PAGE_SHIFT, vma->vm_page_prot);
+}
+
+static int sluice_mmap(struct device *dev, struct vm_area_struct *vma, void *cpu, dma_addr_t addr,
+		       size_t size, unsigned long attrs)
+{
+	struct sluice_device *sd;
+
+	/* It may sleep, so not under RCU: a driver that maps its own live memory is bound. */
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	rcu_read_unlock();
+	return sd ? mmap_coherent(sd, vma, cpu, addr, size) : -ENXIO;
+}
+
+/* dma_set_mask() fails for a device that could not reach the pool: better now than at each map. */
+static int sluice_dma_supported(struct device *dev, u64 mask)
+{
+	struct sluice_device *sd;
+	bool ok;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	ok = sd && reaches(sd, mask);
+	rcu_read_unlock();
+	return ok;
+}
+
+static u64 sluice_get_required_mask(struct device *dev)
+{
+	struct sluice_device *sd;
+	u64 mask = DMA_BIT_MASK(32);
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		mask = DMA_BIT_MASK(fls64(pool_end(sd)));
+	rcu_read_unlock();
+	return mask;
+}
+
+static size_t sluice_max_mapping_size(struct device *dev)
+{
+	struct sluice_device *sd;
+	size_t size = SIZE_MAX;
+
+	rcu_read_lock();
+	sd = sluice_device_find(dev);
+	if (sd)
+		size = sluice_dma_max_mapping(&sd->dma);
+	rcu_read_unlock();
+	return size;
+}
+
+/*
+ * Not set, and what the DMA API does then is right:
+ *   get_sgtable	-ENXIO: an sg_table is made of struct pages, and a BAR has none.
+ *   unmap_resource	nothing: there never is one.
+ *   opt_mapping_size	what max_mapping_size says: a copy has no best length below it.
+ *   get_merge_boundary	0: elements are never merged, each has its own slot.
+ *   alloc_noncontiguous (6.1)	one piece by alloc_pages.
+ */
+const struct dma_map_ops sluice_ops = {
+	.alloc = sluice_alloc,
+	.free = sluice_free,
+	SLUICE_COMPAT_ALLOC_PAGES_OP(sluice_alloc_pages),
+	.free_pages = sluice_free_pages,
+	.mmap = sluice_mmap,
+	SLUICE_COMPAT_MAP_OPS(sluice_map, sluice_unmap),
+	.map_sg = sluice_map_sg,
+	.unmap_sg = sluice_unmap_sg,
+	.sync_single_for_cpu = sluice_sync_single_for_cpu,
+	.sync_single_for_device = sluice_sync_single_for_device,
+	.sync_sg_for_cpu = sluice_sync_sg_for_cpu,
+	.sync_sg_for_device = sluice_sync_sg_for_device,
+	.dma_supported = sluice_dma_supported,
+	.get_required_mask = sluice_get_required_mask,
+	.max_mapping_size = sluice_max_mapping_size,
+};

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * sluice.h - what the files of the module share with each other
+ *
+ * Theory of operation
+ * -------------------
+ *	main.c	   parameters, the order of coming and going
+ *	bar.c	   the pool: memory of a PCI BAR, cut into the core's chunks
+ *	device.c   which devices are confined, from when to when
+ *	ops.c	   struct dma_map_ops, between the DMA API and the core
+ *	debugfs.c  what can be read about it
+ *	trace.h	   tracepoints
+ *	core/	   the freestanding core (include/sluice/), port/ its port
+ *
+ * Lifetimes: the pool outlives all devices. A struct sluice_device is found through a hash table
+ * that is read under RCU by every DMA call and written under a mutex by the notifiers of device.c.
+ * The module cannot be unloaded while any device has something mapped: whoever takes a device from
+ * nothing mapped to something takes a reference on the module.
+ */
+#ifndef SLUICE_MODULE_H
+#define SLUICE_MODULE_H
+
+#include <linux/dma-map-ops.h>
+#include <linux/pci.h>
+#include <linux/rcupdate.h>
+
+#include <sluice/dma.h>
+#include <sluice/pool.h>
+#include <sluice/share.h>
+
+struct dentry;
+
+/* A pool in the memory of a PCI BAR. */
+struct sluice_bar {
+	struct pci_dev *pdev; /* whose BAR it is */
+	unsigned int index;
+	char name[32]; /* as the parameter pool= has it */
+	phys_addr_t phys;
+	void *cpu;
+	u64 size;
+	bool gone; /* the device has been unplugged: nothing may be mapped any more */
+	struct sluice_region region;
+	struct sluice_pool pool;
+	struct sluice_chunk **chunks;
+	u32 nr_chunks;
+};
+
+/* One PCI function, and through sluice_dma what is mapped for it. */
+struct sluice_device {
+	struct hlist_node node; /* in the table by the address of its struct device */
+	struct pci_dev *pdev;	/* referenced */
+	struct sluice_bar *bar;
+	struct sluice_dma dma;
+	atomic_t live;	 /* what is mapped and allocated; the module is held while not zero */
+	bool attached;	 /* the ops are ours */
+	bool skip_sync;	 /* the device's mark before they were */
+	const char *why; /* why it is not confined; NULL if it is */
+	struct dentry *debugfs;
+};
+
+/* PCI devices named by the parameter devices=. */
+struct sluice_bdf {
+	int domain;
+	u8 bus;
+	u8 devfn;
+};
+
+struct sluice_selection {
+	bool virtio; /* every virtio function */
+	unsigned int count;
+	struct sluice_bdf *bdf;
+};
+
+/* main.c */
+int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf);
+
+/* bar.c */
+int sluice_bar_open(struct sluice_bar *bar, const char *spec);
+void sluice_bar_close(struct sluice_bar *bar);
+
+/* device.c */
+int sluice_devices_start(struct sluice_bar *bar, const struct sluice_selection *selection);
+void sluice_devices_stop(void);
+struct sluice_device *sluice_device_find(const struct device *dev);
+bool sluice_device_hold(struct sluice_device *sd);
+void sluice_device_release(struct sluice_device *sd);
+
+/* ops.c */
+extern const struct dma_map_ops sluice_ops;
+
+/* debugfs.c */
+void sluice_debugfs_start(struct sluice_bar *bar);
+void sluice_debugfs_stop(void);
+void sluice_debugfs_add(struct sluice_device *sd);
+void sluice_debugfs_remove(struct sluice_device *sd);
+
+/* The one word that a tracepoint names a PCI function by. */
+static inline u32 sluice_bdf_word(const struct device *dev)
+{
+	const struct pci_dev *pdev = to_pci_dev(dev);
+
+	return (u32)pci_domain_nr(pdev->bus) << 16 | pci_dev_id((struct pci_dev *)pdev);
+}
+
+#endif
