@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what is set is for those who source this
 #
 # peers.sh - what stands around a guest: a pool, disks, a stock backend, the relay
 #
@@ -35,7 +35,7 @@ disk_create() {
 wait_socket() {
 	local n=100
 	until [ -S "$2" ]; do
-		kill -0 "$1" 2>/dev/null && [ $((n -= 1)) -gt 0 ] || return 1
+		if ! alive "$1" || [ $((n -= 1)) -eq 0 ]; then return 1; fi
 		sleep 0.05
 	done
 }
@@ -88,4 +88,18 @@ peers_stop() {
 vhost_disk() {
 	echo "-chardev socket,id=disk,path=$1${3:-}" \
 		"-device vhost-user-blk-pci,chardev=disk,num-queues=1,addr=05.0${2:-}"
+}
+
+# What most tests' guests ask for.
+# host_same FILE MD5: whether a file of the test has that checksum.
+host_same() {
+	if [ "$(md5sum <"$VM_DIR/$1")" = "$2  -" ]; then echo same; else echo different; fi
+}
+# host_alive: whether all the test's backends and relays are.
+host_alive() {
+	local p
+	for p in "${PEERS[@]}"; do
+		alive "$p" || { echo "process $p is gone" && return; }
+	done
+	echo yes
 }

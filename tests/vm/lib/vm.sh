@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what is set is for those who source this
 #
 # vm.sh - boot a guest and serve its test script
 #
@@ -16,9 +16,10 @@
 # GUEST (the guest's script), MODULE (sluice.ko, may be empty), ACCEL (QEMU's options).
 # Set here: VM_PID. Only processes started here are ever killed, by their id.
 
+# A test may change these before it boots.
 VM_MEMORY=512
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
-VM_FIRMWARE="-bios qboot.rom"
+vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
 
 # vm_start [-p PART] [-a KERNEL_OPTIONS] QEMU_OPTION...
 vm_start() {
@@ -36,8 +37,8 @@ vm_start() {
 	VM_CONSOLE=$dir/console-$part
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
 		${MODULE:+"$MODULE" sluice.ko}
-	# shellcheck disable=SC2086 # lists of options
-	qemu-system-x86_64 -M pc $VM_FIRMWARE $ACCEL -m "$VM_MEMORY" -smp 2 -nodefaults \
+	# shellcheck disable=SC2046,SC2086 # lists of options
+	qemu-system-x86_64 -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp 2 -nodefaults \
 		-no-user-config -display none -no-reboot \
 		-chardev "file,id=console,path=$VM_CONSOLE" -serial chardev:console \
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \

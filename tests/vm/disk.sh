@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
+# shellcheck shell=bash
+#
+# disk.sh - host half: qemu-storage-daemon behind the relay, and directly with all memory shared
+#
+# Theory of operation: the audit's exit status is its verdict: 0 with Sluice, where all that the
+# backend reaches is the pool; 3 today. The relay's system calls are counted by strace over a
+# stretch of requests that begins and ends at the guest's word.
+
+vm_test() {
+	disk_create "$VM_DIR/disk" 16M
+	qsd_start "$VM_DIR/disk" "$VM_DIR/qsd"
+	pool_create disk 16M
+	relay_start "$VM_DIR/relay" "$VM_DIR/qsd"
+	# shellcheck disable=SC2046 # options
+	vm_run -p sluice $(pool_options) \
+		$(vhost_disk "$VM_DIR/relay" ,disable-legacy=on,iommu_platform=on)
+	peers_stop
+
+	pool_create disk 16M
+	qsd_start "$VM_DIR/disk" "$VM_DIR/qsd"
+	# shellcheck disable=SC2046
+	vm_run -p today -machine memory-backend=ram \
+		-object "memory-backend-memfd,id=ram,share=on,size=${VM_MEMORY}M" \
+		$(pool_options) $(vhost_disk "$VM_DIR/qsd")
+}
+
+# host_audit PART: succeeds if the audit's verdict is the one for that part.
+host_audit() {
+	local status want=0
+	[ "$1" = sluice ] || want=3
+	"$SLUICE" audit --backend "$QSD_PID" --vmm "$VM_PID" --share "$POOL_FILE" \
+		>"$VM_DIR/audit" 2>&1
+	status=$?
+	grep '^reachable:' "$VM_DIR/audit" || tail -n 1 "$VM_DIR/audit"
+	[ $status -eq $want ] || {
+		echo "exit status $status and not $want: $(tail -n 1 "$VM_DIR/audit")"
+		return 1
+	}
+}
+
+host_trace() {
+	strace -f -o "$VM_DIR/trace" -p "$RELAY_PID" 2>"$VM_DIR/strace" &
+	STRACE_PID=$!
+	PEERS+=("$STRACE_PID")
+	local n=50
+	until grep -q attached "$VM_DIR/strace"; do
+		if ! alive $STRACE_PID || [ $((n -= 1)) -eq 0 ]; then
+			echo "strace cannot attach here: $(head -n 1 "$VM_DIR/strace")"
+			return 1
+		fi
+		sleep 0.1
+	done
+}
+
+# A call that the relay was in when strace came, and in which it still is, is shown but was not
+# made in between: count what returned.
+host_traced() {
+	kill -INT "$STRACE_PID"
+	wait "$STRACE_PID"
+	grep -c ' = ' "$VM_DIR/trace"
+}
