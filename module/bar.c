@@ -25,10 +25,11 @@
 #include "sluice.h"
 
 /*
- * The smallest pool that is of any use: a queue of 256 requests of a page each, which is what a
- * virtio disk keeps in flight, and no less than 16 of the smallest largest mapping (64 KiB).
+ * The smallest pool that is of any use. A request of a disk is mapped as a whole or not at all, and
+ * is by default up to 1.25 MiB long (BLK_DEF_MAX_SECTORS): a pool that cannot hold one of those
+ * beside the rings would have it tried again for ever. Two MiB do, and are one chunk.
  */
-#define MIN_BYTES SZ_1M
+#define MIN_BYTES SZ_2M
 #define MAX_BYTES ((u64)2048 << SLUICE_CHUNK_SHIFT) /* the core's limit */
 
 /* "bar:DDDD:BB:DD.F/N" */
@@ -76,7 +77,8 @@ static int check(const struct sluice_bar *bar)
 		return -EADDRNOTAVAIL;
 	}
 	if (resource_size(res) < MIN_BYTES) {
-		pr_err("pool=%s: BAR %u has %llu KiB, a pool needs at least %u KiB: make it larger "
+		pr_err("pool=%s: BAR %u has %llu KiB, which is too small, a pool needs at least %u "
+		       "KiB: make it larger "
 		       "(ivshmem: the size of its memory backend)\n",
 		       bar->name, bar->index, (u64)resource_size(res) >> 10, MIN_BYTES >> 10);
 		return -ENOSPC;

@@ -10,12 +10,14 @@
  * bound already when the module comes cannot be taken, with one exception: what maps for a virtio
  * function is the driver of the virtio device behind it, its child, and while that has none,
  * nothing is mapped. Where virtio_pci is built in, that is the usual case. So we listen on the
- * virtio bus as well, which also is where one sees in time that a device does not offer
+ * virtio bus as well, which also is where one sees that a device does not offer
  * VIRTIO_F_ACCESS_PLATFORM: its driver will then bypass the DMA API, and no ops can do anything
  * about it.
  *
- * The virtio bus is not exported. A driver is told it when it registers, so we register one that
- * matches no device; that also keeps the bus from being unloaded under our notifier.
+ * The virtio bus is not exported, and virtio may be a module that is loaded after us or never. So
+ * it is found through the first virtio device behind a function of ours, and is held from then on.
+ * Until then no event of that bus is missed that matters: a function's device is looked at when the
+ * function has been bound, and its own driver may be there by then.
  *
  * Going: the module is held while anything is mapped, so that it cannot be unloaded then. A first
  * mapping that races with the unload finds the module going, and fails. After the ops have been
@@ -51,13 +53,9 @@ static DEFINE_IDA(sluice_ids);
 static struct sluice_bar *sluice_bar;
 static const struct sluice_selection *sluice_selection;
 
-static const struct virtio_device_id no_ids[] = {{0}};
-
-static struct virtio_driver bus_finder = {
-	.driver.name = KBUILD_MODNAME,
-	.driver.owner = THIS_MODULE,
-	.id_table = no_ids,
-};
+/* Both set once, by watch_virtio(). */
+static typeof(&is_virtio_device) is_virtio;
+static const struct bus_type *virtio_bus;
 
 /**
  * sluice_device_find - what we know of a device
@@ -233,11 +231,101 @@ static void forget(struct sluice_device *sd)
 	kfree(sd);
 }
 
+/*
+ * Without VIRTIO_F_ACCESS_PLATFORM the rings hold physical addresses, whatever the ops are. The
+ * device may not offer it, which is known before the driver is bound; or the driver may decline it
+ * (virtio_balloon does: what it hands over are addresses), which is known afterwards.
+ */
+static void check_access_platform(struct sluice_device *sd, struct virtio_device *vdev, bool bound)
+{
+	u64 bit = BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+
+	if (sd->why)
+		return;
+	if (!(vdev->config->get_features(vdev) & bit))
+		refuse(sd,
+		       "it does not offer VIRTIO_F_ACCESS_PLATFORM, so its driver bypasses the DMA "
+		       "API",
+		       "start it with that feature (QEMU: iommu_platform=on,disable-legacy=on)");
+	else if (bound && !virtio_has_feature(vdev, VIRTIO_F_ACCESS_PLATFORM))
+		refuse(sd,
+		       "its driver declined VIRTIO_F_ACCESS_PLATFORM, and so bypasses the DMA API",
+		       "unbind the driver, or take the device out of the machine");
+}
+
+/* Before a driver is bound to a virtio device, the function below it has nothing mapped. */
+static int virtio_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct device *dev = data;
+	bool bound = event == BUS_NOTIFY_BOUND_DRIVER;
+	struct sluice_device *sd;
+
+	if ((event != BUS_NOTIFY_BIND_DRIVER && !bound) || !dev->parent || !dev_is_pci(dev->parent))
+		return NOTIFY_OK;
+	mutex_lock(&sluice_devices_lock);
+	sd = find_or_add(to_pci_dev(dev->parent));
+	if (sd && !bound)
+		attach(sd);
+	if (sd)
+		check_access_platform(sd, dev_to_virtio(dev), bound);
+	mutex_unlock(&sluice_devices_lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block virtio_events = {.notifier_call = virtio_event};
+
+/* Listen on the virtio bus if dev is a device of it. With sluice_devices_lock held. */
+static bool watch_virtio(struct device *dev)
+{
+	if (!is_virtio)
+		is_virtio = symbol_get(is_virtio_device);
+	if (!is_virtio || !is_virtio(dev))
+		return false;
+	/* Nobody holds this chain and waits for our lock: we are not on it yet. */
+	if (!virtio_bus && !bus_register_notifier(dev->bus, &virtio_events))
+		virtio_bus = dev->bus;
+	return true;
+}
+
+/* What is behind a function that is bound: if a virtio device, judge by that, and return 1. */
+static int look_at_child(struct device *dev, void *data)
+{
+	struct sluice_device *sd;
+	bool virtio;
+
+	mutex_lock(&sluice_devices_lock);
+	virtio = watch_virtio(dev);
+	mutex_unlock(&sluice_devices_lock);
+	if (!virtio)
+		return 0;
+
+	device_lock(dev);
+	mutex_lock(&sluice_devices_lock);
+	sd = sluice_device_find(dev->parent);
+	if (sd && !dev->driver)
+		attach(sd);
+	else if (sd && !sd->attached)
+		refuse(sd, "a driver is bound to its virtio device, which has live rings",
+		       "unbind that and bind it again (/sys/bus/virtio/drivers/*/unbind, bind), or "
+		       "load sluice earlier");
+	if (sd)
+		check_access_platform(sd, dev_to_virtio(dev), dev->driver);
+	mutex_unlock(&sluice_devices_lock);
+	device_unlock(dev);
+	return 1;
+}
+
+/* Drivers of functions come and go; functions go. */
 static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
 {
 	struct pci_dev *pdev = to_pci_dev(data);
 	struct sluice_device *sd;
 
+	if (event == BUS_NOTIFY_BOUND_DRIVER) {
+		if (is_wanted(pdev))
+			device_for_each_child(&pdev->dev, NULL, look_at_child);
+		return NOTIFY_OK;
+	}
 	mutex_lock(&sluice_devices_lock);
 	switch (event) {
 	case BUS_NOTIFY_BIND_DRIVER:
@@ -268,56 +356,6 @@ static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
 
 static struct notifier_block pci_events = {.notifier_call = pci_event};
 
-static void check_access_platform(struct sluice_device *sd, struct virtio_device *vdev)
-{
-	if (vdev->config->get_features(vdev) & BIT_ULL(VIRTIO_F_ACCESS_PLATFORM))
-		return;
-	refuse(sd, "it does not offer VIRTIO_F_ACCESS_PLATFORM, so its driver bypasses the DMA API",
-	       "start it with that feature (QEMU: iommu_platform=on,disable-legacy=on)");
-}
-
-/* A driver is about to be bound to a virtio device: the function below it has nothing mapped. */
-static int virtio_event(struct notifier_block *nb, unsigned long event, void *data)
-{
-	struct device *dev = data;
-	struct sluice_device *sd;
-
-	if (event != BUS_NOTIFY_BIND_DRIVER || !dev->parent || !dev_is_pci(dev->parent))
-		return NOTIFY_OK;
-	mutex_lock(&sluice_devices_lock);
-	sd = find_or_add(to_pci_dev(dev->parent));
-	if (sd) {
-		attach(sd);
-		if (!sd->why)
-			check_access_platform(sd, dev_to_virtio(dev));
-	}
-	mutex_unlock(&sluice_devices_lock);
-	return NOTIFY_OK;
-}
-
-static struct notifier_block virtio_events = {.notifier_call = virtio_event};
-
-/* The virtio device of a function that is bound: judge by that. Returns 1 if it is one. */
-static int take_child(struct device *dev, void *data)
-{
-	struct sluice_device *sd;
-
-	if (dev->bus != bus_finder.driver.bus)
-		return 0;
-	device_lock(dev);
-	mutex_lock(&sluice_devices_lock);
-	sd = sluice_device_find(dev->parent);
-	if (sd && !dev->driver)
-		attach(sd);
-	else if (sd && !sd->attached)
-		refuse(sd, "a driver is bound to its virtio device, which has live rings",
-		       "unbind that and bind it again (/sys/bus/virtio/drivers/*/unbind, bind), or "
-		       "load sluice earlier");
-	mutex_unlock(&sluice_devices_lock);
-	device_unlock(dev);
-	return 1;
-}
-
 /* Judge a function that was there before us. One without a driver is taken when it gets one. */
 static void take_present(struct pci_dev *pdev)
 {
@@ -327,7 +365,7 @@ static void take_present(struct pci_dev *pdev)
 	mutex_lock(&sluice_devices_lock);
 	sd = find_or_add(pdev);
 	mutex_unlock(&sluice_devices_lock);
-	if (!sd || !pdev->dev.driver || device_for_each_child(&pdev->dev, NULL, take_child))
+	if (!sd || !pdev->dev.driver || device_for_each_child(&pdev->dev, NULL, look_at_child))
 		goto out;
 	mutex_lock(&sluice_devices_lock);
 	sd = sluice_device_find(&pdev->dev);
@@ -356,24 +394,12 @@ int sluice_devices_start(struct sluice_bar *bar, const struct sluice_selection *
 
 	sluice_bar = bar;
 	sluice_selection = selection;
-	err = register_virtio_driver(&bus_finder);
-	if (err)
-		return err;
 	err = bus_register_notifier(&pci_bus_type, &pci_events);
 	if (err)
-		goto unregister;
-	err = bus_register_notifier(bus_finder.driver.bus, &virtio_events);
-	if (err)
-		goto stop;
+		return err;
 	for_each_pci_dev (pdev)
 		take_present(pdev);
 	return 0;
-stop:
-	sluice_devices_stop();
-	return err;
-unregister:
-	unregister_virtio_driver(&bus_finder);
-	return err;
 }
 
 /**
@@ -389,10 +415,11 @@ void sluice_devices_stop(void)
 	struct hlist_node *next;
 	int bucket;
 
-	/* Not registered if it is this that failed in sluice_devices_start(), which is harmless. */
-	bus_unregister_notifier(bus_finder.driver.bus, &virtio_events);
 	bus_unregister_notifier(&pci_bus_type, &pci_events);
-	unregister_virtio_driver(&bus_finder);
+	if (virtio_bus)
+		bus_unregister_notifier(virtio_bus, &virtio_events);
+	if (is_virtio)
+		symbol_put(is_virtio_device);
 
 	hash_for_each(sluice_devices, bucket, sd, node)
 	{
