@@ -15,5 +15,12 @@ vm_test() {
 		-drive "if=none,id=vda,format=raw,file=$VM_DIR/vda" \
 		-device "virtio-blk-pci,drive=vda,addr=05.0,$modern" \
 		-drive "if=none,id=vdb,format=raw,file=$VM_DIR/vdb" \
-		-device "virtio-blk-pci,drive=vdb,addr=06.0,$modern"
+		-device "virtio-blk-pci,drive=vdb,addr=06.0,$modern" \
+		-device virtio-rng-pci,disable-legacy=on,addr=07.0
+}
+
+# host_throttle N: let each disk do N requests a second; 0 is as many as it can.
+host_throttle() {
+	vm_hmp "block_set_io_throttle vda 0 0 0 $1 0 0"
+	vm_hmp "block_set_io_throttle vdb 0 0 0 $1 0 0"
 }

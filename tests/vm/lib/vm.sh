@@ -79,6 +79,7 @@ vm_serve() {
 			reply=$(tail -n 1 "$VM_DIR/reply" | tr -d '\r')
 			printf '%s %s\n' $status "$reply" >&"$VM_IN"
 			;;
+		"# "*) printf '%s\n' "$line" ;;
 		end) outcome=end ;;
 		esac
 	done
