@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * main.c - the command line of `sluice relay`, and the life of the process
+ *
+ * Theory of operation
+ * -------------------
+ * The relay stands between a vhost-user front-end (the VMM) and a vhost-user back-end, neither of
+ * which knows of it, and sees to it that the back-end gets the memory that it is meant to have and
+ * no other (memory.c). It is in the control path only: the guest's requests pass it by.
+ *
+ * Everything that needs a right is done here first: the listening socket, the helper with its way
+ * to the file system (door.c). Then the process confines itself (confine.c), and only then is a
+ * peer's first byte read. From there on the process ends by _exit(): handlers that would run at
+ * exit() are of no use to it, and may want system calls that it has given up.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "confine.h"
+#include "log.h"
+#include "relay.h"
+#include "state.h"
+
+struct options {
+	const char *listen;
+	const char *mode;
+	struct door_plan plan;
+	struct share shares[DOOR_PATHS];
+	unsigned int nshares;
+	bool keep;
+};
+
+static const char usage[] =
+	"usage: sluice relay --listen FRONT.sock --backend BACK.sock --mode filter\n"
+	"                    [--share PATH|memfd:NAME]... [--keep]\n";
+
+static int wrong(const char *what, const char *arg)
+{
+	fprintf(stderr, "sluice relay: %s%s%s\n%s", what, arg ? ": " : "", arg ? arg : "", usage);
+	return 1;
+}
+
+static int add_share(struct options *o, const char *arg)
+{
+	struct share *s = &o->shares[o->nshares];
+
+	if (o->nshares == DOOR_PATHS)
+		return wrong("too many --share, 16 are the most", arg);
+	if (!strncmp(arg, "memfd:", 6)) {
+		if (!arg[6] || strlen(arg) > 128)
+			return wrong("--share memfd: wants a name of 1 to 122 bytes", arg);
+		s->memfd = true;
+		s->name = arg + 6;
+	} else {
+		if (!*arg)
+			return wrong("--share wants a path or memfd:NAME", arg);
+		s->name = arg;
+		s->path = o->plan.npaths;
+		o->plan.paths[o->plan.npaths++] = arg;
+	}
+	o->nshares++;
+	return 0;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = {
+		{"listen", required_argument, NULL, 'l'}, {"backend", required_argument, NULL, 'b'},
+		{"mode", required_argument, NULL, 'm'},	  {"share", required_argument, NULL, 's'},
+		{"keep", no_argument, NULL, 'k'},	  {NULL, 0, NULL, 0},
+	};
+	int c;
+
+	optind = 1;
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
+		switch (c) {
+		case 'l':
+			o->listen = optarg;
+			break;
+		case 'b':
+			o->plan.backend = optarg;
+			break;
+		case 'm':
+			o->mode = optarg;
+			break;
+		case 's':
+			if (add_share(o, optarg))
+				return 1;
+			break;
+		case 'k':
+			o->keep = true;
+			break;
+		case ':':
+			return wrong("an argument is missing after", argv[optind - 1]);
+		default:
+			return wrong("unknown option", argv[optind - 1]);
+		}
+	}
+	if (optind < argc)
+		return wrong("unexpected argument", argv[optind]);
+	if (!o->listen)
+		return wrong("--listen FRONT.sock is missing", NULL);
+	if (!o->plan.backend)
+		return wrong("--backend BACK.sock is missing", NULL);
+	if (!o->mode)
+		return wrong("--mode filter is missing", NULL);
+	if (!strcmp(o->mode, "shadow") || !strcmp(o->mode, "iommu"))
+		return wrong("--mode: this version has filter only, not yet", o->mode);
+	if (strcmp(o->mode, "filter") != 0)
+		return wrong("--mode: not a mode, it has to be filter", o->mode);
+	if (strlen(o->listen) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		return wrong("--listen: too long for a socket's path", o->listen);
+	if (strlen(o->plan.backend) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		return wrong("--backend: too long for a socket's path", o->plan.backend);
+	return 0;
+}
+
+/* A socket that an earlier relay left behind: nobody listens on it. */
+static bool left_behind(const struct sockaddr_un *addr)
+{
+	struct stat st;
+	bool dead;
+	int fd;
+
+	if (lstat(addr->sun_path, &st) || !S_ISSOCK(st.st_mode))
+		return false;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	dead = fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) &&
+	       errno == ECONNREFUSED;
+	if (fd >= 0)
+		close(fd);
+	return dead;
+}
+
+static int listen_on(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memcpy(addr.sun_path, path, strlen(path));
+	if (fd >= 0 && left_behind(&addr))
+		unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 1)) {
+		relay_log("cannot listen on %s: %s%s", path, strerror(errno),
+			  errno == EADDRINUSE ? "; remove it, or stop the one that uses it" : "");
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Each ring may have three fds and each region one. */
+static void raise_fd_limit(void)
+{
+	const rlim_t want = 3 * RING_MAX + VU_MEM_SLOTS + 64;
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want)
+		return;
+	l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
+	setrlimit(RLIMIT_NOFILE, &l);
+}
+
+static int serve_all(struct relay *r, int listener, bool keep)
+{
+	for (;;) {
+		int status, fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0) {
+			relay_log("cannot accept a front-end: %s", strerror(errno));
+			return 1;
+		}
+		status = session_run(r, fd);
+		if (!keep)
+			return status;
+	}
+}
+
+int sluice_relay_main(int argc, char **argv)
+{
+	static struct relay relay;
+	static struct options o;
+	int listener, rc;
+
+	if (parse(argc, argv, &o))
+		return 1;
+	listener = listen_on(o.listen);
+	if (listener < 0)
+		return 1;
+	raise_fd_limit();
+	ring_signal_prepare();
+	rc = door_start(&relay.door, &o.plan);
+	if (rc) {
+		relay_log("cannot start the helper process: %s", strerror(-rc));
+		return 1;
+	}
+	session_init(&relay, o.shares, o.nshares);
+	if (confine_relay())
+		_exit(1);
+	_exit(serve_all(&relay, listener, o.keep));
+}

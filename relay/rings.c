@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * rings.c - starting, stopping and recovering the backend's rings
+ *
+ * Theory of operation
+ * -------------------
+ * A ring is live if the backend has been told to run it. That is brought about here and nowhere
+ * else, whenever something has changed: a ring is complete, memory has come, a backend is back.
+ *
+ *   front-end's state	  backend's state
+ *   not kicked		  -		   nothing to do
+ *   kicked, area private -		   refused: one line, the err fd; waits for memory or a
+ * reset kicked, area shared  -		   started: NUM, BASE, ADDR, CALL, ERR, KICK, ENABLE kicked,
+ * area shared  backend left	   recovered (inflight.c), then started kicked, unrecovered  -
+ * broken: one line, the err fd; waits for a reset
+ *
+ * A refused ring is the normal case for firmware, which puts its rings wherever it likes. The
+ * backend never hears of it. To the front-end all seems well, so that the device stays: it is the
+ * firmware that waits in vain for an answer, and gives up.
+ *
+ * After a start the kick fd is signalled, since the driver's own kick may have come before anybody
+ * listened; after a recovery the call fd too, since the dead backend may have used requests and
+ * not said so. One notification too many is harmless in either direction (virtio 1.2, 2.3).
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "inflight.h"
+#include "log.h"
+#include "state.h"
+
+static struct inflight_start starts[RING_MAX];
+
+static const char *state_of(struct relay *r, unsigned int index, struct ring_area *area)
+{
+	return ring_locate(&r->rings[index], &r->mem, r->fe.features, area);
+}
+
+static void refuse(struct relay *r, unsigned int index, const char *why)
+{
+	struct ring *ring = &r->rings[index];
+
+	if (ring->refused)
+		return;
+	ring->refused = true;
+	relay_log_peer("refused to start ring %u (%u entries at the front-end's addresses 0x%llx, "
+		       "0x%llx, 0x%llx): %s. Firmware that probes the disk does this and gives up: "
+		       "ignore it, or keep it from probing (QEMU: -boot strict=on). A driver that "
+		       "puts its ring into the shared memory is served when it comes",
+		       index, ring->num, (unsigned long long)ring->desc,
+		       (unsigned long long)ring->avail, (unsigned long long)ring->used, why);
+	ring_signal(ring->err);
+}
+
+static void give_up(struct relay *r, unsigned int index, const char *why)
+{
+	struct ring *ring = &r->rings[index];
+
+	ring->broken = true;
+	ring->recover = false;
+	relay_log_peer("ring %u stays stopped: %s. Requests in it are not completed, so that none "
+		       "is lost or run twice; reset the device in the guest (unbind and bind its "
+		       "driver, or reboot) to use it again",
+		       index, why);
+	ring_signal(ring->err);
+}
+
+/* Finds out where the next backend has to go on. */
+static void recover(struct relay *r, unsigned int index, const struct ring_area *area)
+{
+	struct ring *ring = &r->rings[index];
+	uint16_t base, count;
+	const char *why = inflight_recover(&starts[index], ring, area, &r->mem, r->fe.features,
+					   &base, &count);
+
+	if (why) {
+		give_up(r, index, why);
+		if (!(r->fe.features & VU_BIT(VIRTIO_F_PACKED)) && inflight_skip(ring, area, &base))
+			ring->base = base;
+		else
+			ring->lost = true;
+		return;
+	}
+	ring->recover = false;
+	ring->base = base;
+	relay_log_peer("ring %u: the backend left %u requests undone; the next one gets them",
+		       index, count);
+}
+
+static int tell_state(struct relay *r, uint32_t request, unsigned int index, uint32_t num)
+{
+	struct vu_msg m;
+
+	vu_set(&m, request);
+	m.h.size = sizeof(m.p.state);
+	m.p.state = (struct vu_vring_state){.index = index, .num = num};
+	return backend_tell(r, &m);
+}
+
+static int tell_fd(struct relay *r, uint32_t request, unsigned int index, int fd)
+{
+	struct vu_msg m;
+
+	vu_set_u64(&m, request, index | (fd < 0 ? VU_VRING_NOFD : 0));
+	if (fd >= 0)
+		m.fds[m.nfds++] = fd;
+	return backend_tell(r, &m);
+}
+
+static int tell_addr(struct relay *r, unsigned int index, const struct ring_area *area)
+{
+	const struct ring *ring = &r->rings[index];
+	struct vu_msg m;
+
+	vu_set(&m, VU_SET_VRING_ADDR);
+	m.h.size = sizeof(m.p.addr);
+	/* No log: only live migration has one, and that is not offered. */
+	m.p.addr = (struct vu_vring_addr){
+		.index = index,
+		.desc = ring_backend_addr(area->desc, ring->desc),
+		.used = ring_backend_addr(area->used, ring->used),
+		.avail = ring_backend_addr(area->avail, ring->avail),
+	};
+	return backend_tell(r, &m);
+}
+
+static int start(struct relay *r, unsigned int index, const struct ring_area *area)
+{
+	struct ring *ring = &r->rings[index];
+	int rc = tell_state(r, VU_SET_VRING_NUM, index, ring->num);
+
+	if (!rc)
+		rc = tell_state(r, VU_SET_VRING_BASE, index, ring->base);
+	if (!rc)
+		rc = tell_addr(r, index, area);
+	if (!rc && ring->call_set)
+		rc = tell_fd(r, VU_SET_VRING_CALL, index, ring->call);
+	if (!rc && ring->err >= 0)
+		rc = tell_fd(r, VU_SET_VRING_ERR, index, ring->err);
+	if (rc)
+		return rc;
+	/* From the kick on the backend may touch the ring, whatever it answers. */
+	ring->live = true;
+	rc = tell_fd(r, VU_SET_VRING_KICK, index, ring->kick);
+	if (!rc)
+		rc = tell_state(r, VU_SET_VRING_ENABLE, index,
+				ring->enabled || !(r->fe.features & VU_BIT(VU_F_PROTOCOL)));
+	return rc;
+}
+
+static void start_ready(struct relay *r, unsigned int index)
+{
+	struct ring *ring = &r->rings[index];
+	struct ring_area area;
+	bool again = ring->recover;
+	const char *why = state_of(r, index, &area);
+	int rc;
+
+	if (why) {
+		refuse(r, index, why);
+		return;
+	}
+	if (r->be.fd < 0)
+		return;
+	rc = r->be.memory_live ? 0 : backend_memory(r, NULL);
+	if (rc == -ENOSPC) {
+		give_up(r, index, "the backend does not take as many memory regions");
+		return;
+	}
+	if (ring->recover)
+		recover(r, index, &area);
+	if (rc || ring->broken)
+		return;
+	if (!(r->fe.features & VU_BIT(VIRTIO_F_PACKED)))
+		inflight_begin(&starts[index], ring, &area);
+	rc = start(r, index, &area);
+	if (rc == -EREMOTEIO)
+		give_up(r, index, "the backend refused to run it");
+	if (rc)
+		return;
+	ring->refused = false;
+	ring_signal(ring->kick);
+	if (again)
+		ring_signal(ring->call);
+}
+
+void rings_start(struct relay *r)
+{
+	if (!r->fe.features_set)
+		return;
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		const struct ring *ring = &r->rings[i];
+
+		if (ring->kick_set && ring->addr_set && ring->num && !ring->live && !ring->broken &&
+		    !ring->lost)
+			start_ready(r, i);
+	}
+}
+
+void rings_stop(struct relay *r, unsigned int index)
+{
+	struct ring *ring = &r->rings[index];
+	struct ring_area area;
+	struct vu_msg m;
+
+	if (ring->live && r->be.fd >= 0) {
+		vu_set(&m, VU_GET_VRING_BASE);
+		m.h.size = sizeof(m.p.state);
+		m.p.state = (struct vu_vring_state){.index = index};
+		if (!backend_ask(r, &m, WAIT_DRAIN)) {
+			if (m.h.size == sizeof(m.p.state) && m.p.state.index == index &&
+			    ((r->fe.features & VU_BIT(VIRTIO_F_PACKED)) ||
+			     m.p.state.num <= UINT16_MAX)) {
+				ring->live = false;
+				ring->base = m.p.state.num;
+				return;
+			}
+			backend_lost(r, "it answered GET_VRING_BASE with a base that is none");
+		}
+	}
+	/* Giving up the backend has left it to be recovered. */
+	if (ring->recover && !state_of(r, index, &area))
+		recover(r, index, &area);
+}
+
+void rings_stop_in(struct relay *r, const struct region *region)
+{
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		struct ring *ring = &r->rings[i];
+		struct ring_area area;
+
+		if ((ring->live || ring->recover) && !state_of(r, i, &area) &&
+		    (area.desc == region || area.used == region || area.avail == region))
+			rings_stop(r, i);
+	}
+}

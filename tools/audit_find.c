@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * audit_find.c - look for a byte string in everything that a process can read of a guest
+ *
+ * Theory of operation
+ * -------------------
+ * Memory is read in blocks, through /proc/PID/mem for mappings and /proc/PID/fd/N for files. A
+ * string may lie across the border of two blocks, so the end of each block, one byte shorter than
+ * the string, is put before the next; it is too short to be a hit by itself, so none is counted
+ * twice. Mappings that follow each other without a gap are one stretch.
+ *
+ * Left out: the kernel's own pages ([vvar] and the like) and device memory, where reading can have
+ * an effect or never end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "audit_proc.h"
+
+#define BLOCK (1u << 20)
+#define PAGE  4096u
+
+static uint8_t block[BLOCK];
+
+void audit_scan_block(struct audit_scan *s, const uint8_t *data, size_t n)
+{
+	/* First the hits that begin in the tail, then those in the block. */
+	uint8_t seam[2 * sizeof(s->tail)];
+	size_t head = n < s->len - 1 ? n : s->len - 1, total = s->ntail + head, keep;
+
+	memcpy(seam, s->tail, s->ntail);
+	memcpy(seam + s->ntail, data, head);
+	for (size_t i = 0; i < s->ntail && i + s->len <= total; i++)
+		s->hits += !memcmp(seam + i, s->pattern, s->len);
+	for (const uint8_t *p = data; n >= s->len;) {
+		p = memmem(p, n - (size_t)(p - data), s->pattern, s->len);
+		if (!p)
+			break;
+		s->hits++;
+		p++;
+	}
+	if (n >= s->len - 1) {
+		keep = s->len - 1;
+		memcpy(s->tail, data + n - keep, keep);
+	} else {
+		keep = total < s->len - 1 ? total : s->len - 1;
+		memcpy(s->tail, seam + total - keep, keep);
+	}
+	s->ntail = keep;
+}
+
+static bool left_out(const struct audit_map *m)
+{
+	static const char *const devices_in_memory[] = {"/dev/shm/", "/dev/hugepages", "/dev/zero"};
+
+	if (!m->readable || !strncmp(m->name, "[v", 2) || !strncmp(m->name, "anon_inode:", 11))
+		return true;
+	if (strncmp(m->name, "/dev/", 5) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(devices_in_memory) / sizeof(devices_in_memory[0]); i++)
+		if (!strncmp(m->name, devices_in_memory[i], strlen(devices_in_memory[i])))
+			return false;
+	return true;
+}
+
+/* Reads [from, to) of an open file. A page that cannot be read breaks the stretch. */
+static void scan(struct audit_scan *s, int fd, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		size_t want = to - from < BLOCK ? (size_t)(to - from) : BLOCK;
+		ssize_t n = pread(fd, block, want, (off_t)from);
+
+		if (n > 0) {
+			audit_scan_block(s, block, (size_t)n);
+			from += (uint64_t)n;
+			continue;
+		}
+		s->ntail = 0;
+		from = (from / PAGE + 1) * PAGE;
+	}
+}
+
+int64_t audit_find(const struct audit_process *p,
+		   bool (*guest_file)(void *arg, uint64_t dev, uint64_t ino), void *arg,
+		   const uint8_t *pattern, size_t len)
+{
+	struct audit_scan s = {.pattern = pattern, .len = len};
+	uint64_t last = 0, sum = 0;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (size_t i = 0; i < p->nmaps; i++) {
+		const struct audit_map *m = &p->maps[i];
+
+		if (left_out(m))
+			continue;
+		if (m->start != last)
+			s.ntail = 0;
+		last = m->end;
+		s.hits = 0;
+		scan(&s, fd, m->start, m->end);
+		if (s.hits)
+			printf("found %" PRIu64 " times in mapping %" PRIx64 "-%" PRIx64 " %s\n",
+			       s.hits, m->start, m->end, m->name[0] ? m->name : "(anonymous)");
+		sum += s.hits;
+	}
+	close(fd);
+	for (size_t i = 0; i < p->nfds; i++) {
+		const struct audit_fd *f = &p->fds[i];
+
+		if (!f->regular || !guest_file(arg, f->dev, f->ino))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->pid, f->fd);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		s.hits = 0;
+		s.ntail = 0;
+		scan(&s, fd, 0, f->size);
+		close(fd);
+		if (s.hits)
+			printf("found %" PRIu64 " times in fd %d %s\n", s.hits, f->fd, f->name);
+		sum += s.hits;
+	}
+	return (int64_t)sum;
+}
