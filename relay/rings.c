@@ -16,7 +16,7 @@
  *
  * A refused ring is the normal case for firmware, which puts its rings wherever it likes. The
  * backend never hears of it. To the front-end all seems well, so that the device stays: it is the
- * firmware that waits in vain for an answer, and gives up.
+ * firmware that waits in vain for an answer.
  *
  * After a start the kick fd is signalled, since the driver's own kick may have come before anybody
  * listened; after a recovery the call fd too, since the dead backend may have used requests and
@@ -44,12 +44,13 @@ static void refuse(struct relay *r, unsigned int index, const char *why)
 	if (ring->refused)
 		return;
 	ring->refused = true;
-	relay_log_peer("refused to start ring %u (%u entries at the front-end's addresses 0x%llx, "
-		       "0x%llx, 0x%llx): %s. Firmware that probes the disk does this and gives up: "
-		       "ignore it, or keep it from probing (QEMU: -boot strict=on). A driver that "
-		       "puts its ring into the shared memory is served when it comes",
-		       index, ring->num, (unsigned long long)ring->desc,
-		       (unsigned long long)ring->avail, (unsigned long long)ring->used, why);
+	relay_log_peer(
+		"refused to start ring %u (%u entries at the front-end's addresses 0x%llx, "
+		"0x%llx, 0x%llx): %s. Firmware that looks at the disk does this, and cannot boot "
+		"from it: boot from elsewhere (QEMU: -boot strict=on keeps it away). A "
+		"driver that puts its ring into the shared memory is served when it comes",
+		index, ring->num, (unsigned long long)ring->desc, (unsigned long long)ring->avail,
+		(unsigned long long)ring->used, why);
 	ring_signal(ring->err);
 }
 

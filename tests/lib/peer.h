@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * peer.h - the two peers of a relay under test
+ *
+ * Theory of operation
+ * -------------------
+ * The relay runs as its own process, as it does in life. The test is the front-end: it writes
+ * messages, right or wrong, and reads the answers. The backend is a process too, so that it can be
+ * killed: it obeys a struct script in memory that it has in common with the test, and records there
+ * all that reaches it, above all which files.
+ *
+ * The test has the pool mapped, so that it can be driver and device of a ring by itself: the
+ * scripted backend never touches a ring.
+ */
+#ifndef TESTS_LIB_PEER_H
+#define TESTS_LIB_PEER_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <cmocka.h>
+
+#include "relay/vu.h"
+
+#define PEER_MESSAGES 400
+#define POOL_BYTES    (1u << 20)
+#define POOL_GPA      UINT64_C(0x100000000)
+#define POOL_USER     UINT64_C(0x7f1234500000) /* where the "VMM" has it mapped */
+#define RAM_USER      UINT64_C(0x7eabcd600000)
+
+#define QEMU_FEATURES                                                                              \
+	(VU_BIT(32) | VU_BIT(VU_F_PROTOCOL) | VU_BIT(VIRTIO_F_EVENT_IDX) | VU_BIT(VHOST_F_LOG_ALL))
+#define QEMU_PROTOCOL                                                                              \
+	(VU_BIT(VU_P_MQ) | VU_BIT(VU_P_REPLY_ACK) | VU_BIT(VU_P_BACKEND_REQ) |                     \
+	 VU_BIT(VU_P_CONFIG) | VU_BIT(VU_P_MEM_SLOTS) | VU_BIT(8) | VU_BIT(10) | VU_BIT(11) |      \
+	 VU_BIT(12))
+
+struct seen_fd {
+	uint64_t dev;
+	uint64_t ino;
+};
+
+struct seen {
+	uint32_t request;
+	uint32_t size;
+	uint32_t nfds;
+	uint8_t payload[sizeof(((struct vu_msg *)NULL)->p)];
+	struct seen_fd fds[VU_MAX_FDS];
+};
+
+/* What the backend is to do, and what it has seen. Shared between processes. */
+struct script {
+	uint64_t features;
+	uint64_t protocol;
+	uint64_t slots;
+	uint32_t nack;	      /* request to refuse */
+	uint32_t mute;	      /* request never to answer */
+	uint32_t short_reply; /* request to answer with half a header and silence */
+	uint32_t base;	      /* answer to GET_VRING_BASE */
+	uint64_t queues;
+	uint32_t
+		channel_request; /* sent on the channel when it has one, with need_reply; 0: none */
+	uint32_t channel_fds;
+	int channel_result; /* the answer, or -1 */
+	uint32_t connections;
+	uint32_t n;
+	struct seen seen[PEER_MESSAGES];
+};
+
+struct peers {
+	struct script *script;
+	char dir[64];
+	char front[80];
+	char back[80];
+	char log[80];
+	char pool_path[80];
+	pid_t backend;
+	pid_t relay;
+	int fe;	      /* the front-end's connection */
+	int pool;     /* fd of the pool file */
+	int ram;      /* fd of private guest RAM */
+	uint8_t *mem; /* the pool, mapped */
+	int kick;
+	int call;
+	int err;
+};
+
+/* Build and tear down; usable as cmocka's setup and teardown. The relay shares rig->pool_path and
+ * is not started yet. */
+int peers_setup(void **state);
+int peers_teardown(void **state);
+
+/* Start the relay with these arguments after the usual ones; NULL ends them. */
+void peers_relay(struct peers *rig, ...);
+void peers_backend_start(struct peers *rig);
+void peers_backend_kill(struct peers *rig);
+void peers_connect(struct peers *rig);
+/* Wait for the relay's end and return its exit status. */
+int peers_status(struct peers *rig);
+/* Whether the relay's log holds the text. */
+bool peers_logged(struct peers *rig, const char *text);
+/* Wait until the log does, or fail the test. */
+void peers_wait_log(struct peers *rig, const char *text);
+/* The fd of a new memfd of that size; sealed against shrinking. */
+int make_memfd(const char *name, uint64_t size);
+/* The process id of the relay's helper. */
+pid_t peers_door(struct peers *rig);
+
+/* The front-end's side. */
+void fe_send(struct peers *rig, uint32_t request, uint32_t flags, const void *payload,
+	     uint32_t size, const int *fds, unsigned int nfds);
+void fe_bytes(struct peers *rig, const void *bytes, size_t n);
+/* Receive an answer; false if the relay has closed the connection. */
+bool fe_recv(struct peers *rig, struct vu_msg *m);
+/* Send with need_reply and return the acknowledgement; -1 if the connection is gone. */
+int fe_ack(struct peers *rig, uint32_t request, const void *payload, uint32_t size, int fd);
+int fe_ack_u64(struct peers *rig, uint32_t request, uint64_t value, int fd);
+int fe_ack_state(struct peers *rig, uint32_t request, uint32_t index, uint32_t num);
+uint64_t fe_get(struct peers *rig, uint32_t request);
+/* True if the relay closes the connection. */
+bool fe_closed(struct peers *rig);
+/* Features, protocol features, owner: what every front-end does first. */
+void fe_hello(struct peers *rig);
+int fe_region(struct peers *rig, uint32_t request, uint64_t gpa, uint64_t user, uint64_t size,
+	      uint64_t offset, int fd);
+/* The pool, as the pool. */
+int fe_add_pool(struct peers *rig);
+/* Set up and kick a ring of num entries whose area starts at user; returns the last ack. */
+int fe_ring(struct peers *rig, uint32_t index, uint64_t user, uint32_t num);
+uint32_t fe_get_base(struct peers *rig, uint32_t index);
+
+/* The layout that fe_ring() uses, as offsets from its start. */
+#define RING_AVAIL(num) (16u * (num))
+#define RING_USED(num)	((RING_AVAIL(num) + 4u + 2u * (num) + 2u + 63u) & ~63u)
+
+/* What the backend has seen. */
+const struct seen *be_last(struct peers *rig, uint32_t request);
+unsigned int be_count(struct peers *rig, uint32_t request);
+bool be_saw_file(struct peers *rig, int fd);
+/* Whether these bytes are anywhere in what it received. */
+bool be_saw_bytes(struct peers *rig, const void *bytes, size_t n);
+/* Wait until it has seen so many of a request. */
+void be_wait(struct peers *rig, uint32_t request, unsigned int count);
+
+#endif
