@@ -4,9 +4,10 @@
  *
  * Theory of operation
  * -------------------
- * From Linux 6.1 to 7.x three things have changed that we touch: the members of struct dma_map_ops,
- * the mark of a device whose DMA an IOMMU has taken over, and the mark of one whose sync calls are
- * skipped. Each has one name here, so that no other file knows a version number.
+ * From Linux 6.1 to 7.x a few things have changed that we touch: the members of struct dma_map_ops,
+ * the mark of a device whose DMA an IOMMU has taken over, the mark of one whose sync calls are
+ * skipped, and what memcpy() is made of. Each has one name here, so that no other file knows a
+ * version number.
  */
 #ifndef SLUICE_COMPAT_H
 #define SLUICE_COMPAT_H
@@ -19,6 +20,9 @@
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 #include <linux/iommu-dma.h>
 #endif
+
+/* Until 6.3, x86's memcpy() and memset() move bytes on a CPU with ERMS; then only with FSRM. */
+#define SLUICE_COMPAT_BYTE_STRINGS (LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0))
 
 /*
  * Mapping: 7.x asks for everything by physical address and tells what is not memory by an

@@ -55,7 +55,7 @@ static const struct sluice_selection *sluice_selection;
 
 /* Both set once, by watch_virtio(). */
 static typeof(&is_virtio_device) is_virtio;
-static const struct bus_type *virtio_bus;
+static typeof_member(struct device, bus) virtio_bus; /* const in later kernels */
 
 /**
  * sluice_device_find - what we know of a device

@@ -68,9 +68,11 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 	case -ENOSPC:
 		sluice_pool_get_stats(&sd->bar->pool, &stats);
 		dev_warn(dev,
-			 "sluice: pool %s is full: no room for %zu bytes, %llu of %llu KiB in use; "
-			 "give it a larger BAR, or its devices fewer or shallower queues\n",
-			 sd->bar->name, size, stats.used >> 10, stats.bytes >> 10);
+			 "sluice: pool %s is full: no room for %zu bytes, %llu of %llu KiB in use, "
+			 "longest free piece %llu KiB; give it a larger BAR, or its devices fewer "
+			 "or shallower queues\n",
+			 sd->bar->name, size, stats.used >> 10, stats.bytes >> 10,
+			 stats.largest >> 10);
 		break;
 	case -E2BIG:
 		dev_warn(dev,
