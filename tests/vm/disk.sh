@@ -42,10 +42,10 @@ host_audit() {
 host_trace() {
 	strace -f -o "$VM_DIR/trace" -p "$RELAY_PID" 2>"$VM_DIR/strace" &
 	STRACE_PID=$!
-	PEERS+=("$STRACE_PID")
 	local n=50
 	until grep -q attached "$VM_DIR/strace"; do
 		if ! alive $STRACE_PID || [ $((n -= 1)) -eq 0 ]; then
+			kill "$STRACE_PID" 2>/dev/null
 			echo "strace cannot attach here: $(head -n 1 "$VM_DIR/strace")"
 			return 1
 		fi

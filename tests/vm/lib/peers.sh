@@ -99,7 +99,10 @@ host_same() {
 host_alive() {
 	local p
 	for p in "${PEERS[@]}"; do
-		alive "$p" || { echo "process $p is gone" && return; }
+		if ! alive "$p"; then
+			echo "process $p is gone"
+			return
+		fi
 	done
 	echo yes
 }
