@@ -10,20 +10,18 @@
  * how the two interleave. If A and U are visible from a point at which nothing was in flight, the
  * answer is the difference of the two. Later on it has to be inferred, and is not always there.
  *
- * Positions count from 0 at the used index: U ends at -1 and A at pending - 1. For a head, a is its
- * last position in A and u its last in U. What is known:
- *   (1) a head is made available again only after it was used, so its events alternate
- *   (2) when A[p] was made available, at most p requests had been used: a head that had been used
- *	 at u before has a > u. So u >= a means that it is done
- *   (3) let low(p) be a lower bound for how many requests had been used when A[p] was made
- *	 available, relative to the same zero. By (1) it is one more than the position at which that
- *	 head was used before; and it does not fall with p, as A is in order. If a head is done and
- *	 u < a then A[a] was made available before U[u], so low(a) <= u. If low(a) > u it is in
- *flight
- *
- * In (3) "used before" is the last U of the head if it is in flight, and the one before the last if
- * it is done; while that is open, the earlier one is taken, which only weakens the bound. A head
- * found in flight strengthens the bounds of others, so it is done over until nothing changes.
+ * Positions count from 0 at the used index: U ends at -1 and A at pending - 1. What is known:
+ *   (1) a head is made available again only after it was used, so its events alternate. Counting
+ *	 from the newest, its entries in A and U thus pair up in one of two ways: the last of U
+ *	 completed the last of A (the head is done), or the one before that (it is in flight)
+ *   (2) let t(p) be how many requests had been used when A[p] was made available, counted from the
+ *	 same zero. It does not fall with p; it is at most p, and more than p - num
+ *   (3) if U[u] completed A[p], then t(p) <= u
+ *   (4) if U[u] is the use of a head before it became A[p], then t(p) > u
+ * So each way of pairing up a head gives bounds for t. As long as a head's way is open, the weaker
+ * bounds of both are taken: low[] from below, high[] from above. A head for which one way
+ * contradicts the bounds goes the other way, which makes the bounds tighter for the rest. That is
+ * done over until nothing changes.
  *
  * If as many heads are shown to be in flight as are pending, these are they, whatever lies before
  * what is visible. If those that may be are just enough, they are the ones unless a request is in
@@ -35,7 +33,6 @@
  */
 #include "inflight.h"
 
-#define NEVER	   INT32_MIN
 #define MAX_ROUNDS 64 /* each strengthens bounds; in practice a handful are enough */
 
 enum fate { UNSEEN, OPEN, DONE, FLYING };
@@ -44,7 +41,8 @@ static int32_t prev_avail[RING_MAX_NUM]; /* index of the same head's entry befor
 static int32_t prev_used[RING_MAX_NUM];
 static int32_t last_avail[RING_MAX_NUM]; /* by head */
 static int32_t last_used[RING_MAX_NUM];
-static int32_t low[RING_MAX_NUM];  /* by index in avail */
+static int32_t low[RING_MAX_NUM]; /* bounds for t, by index in avail */
+static int32_t high[RING_MAX_NUM];
 static uint8_t fate[RING_MAX_NUM]; /* by head */
 
 static int32_t avail_pos(const struct infer_history *h, int32_t i)
@@ -54,7 +52,17 @@ static int32_t avail_pos(const struct infer_history *h, int32_t i)
 
 static int32_t used_pos(const struct infer_history *h, int32_t j)
 {
-	return j < 0 ? NEVER : j - (int32_t)h->nused;
+	return j - (int32_t)h->nused;
+}
+
+static int32_t min(int32_t a, int32_t b)
+{
+	return a < b ? a : b;
+}
+
+static int32_t max(int32_t a, int32_t b)
+{
+	return a > b ? a : b;
 }
 
 static void chain(const uint16_t *heads, uint32_t n, uint32_t num, int32_t *last, int32_t *prev)
@@ -84,66 +92,94 @@ static enum infer_result difference(const struct infer_history *h)
 	return INFER_PROVEN;
 }
 
-/* Fate by (2), and whatever follows from having all of U. */
+/* What is certain without bounds: no use on record though all are visible. */
 static void first_look(const struct infer_history *h)
 {
 	for (uint32_t head = 0; head < h->num; head++) {
-		int32_t i = last_avail[head], j = last_used[head];
-
-		if (i < 0)
+		if (last_avail[head] < 0)
 			fate[head] = UNSEEN;
-		else if (j < 0)
-			fate[head] = h->from_start ? FLYING : OPEN;
 		else
-			fate[head] = used_pos(h, j) >= avail_pos(h, i) ? DONE : OPEN;
+			fate[head] = h->from_start && last_used[head] < 0 ? FLYING : OPEN;
 	}
 }
 
-/* The bounds of (3). */
+/* The bounds that the heads give, each by its fate, then those that follow from (2). */
 static void bound(const struct infer_history *h)
 {
-	int32_t most = NEVER;
+	int32_t n = (int32_t)h->navail, edge;
 
-	for (uint32_t i = 0; i < h->navail; i++)
-		low[i] = NEVER;
+	for (int32_t i = 0; i < n; i++) {
+		low[i] = avail_pos(h, i) + 1 - (int32_t)h->num;
+		high[i] = avail_pos(h, i);
+	}
 	for (uint32_t head = 0; head < h->num; head++) {
 		int32_t i = last_avail[head], j = last_used[head];
 
+		/* (4): j is the use before i, as far as that is certain. */
 		if (fate[head] != FLYING && j >= 0)
 			j = prev_used[j];
 		for (; i >= 0 && j >= 0; i = prev_avail[i], j = prev_used[j])
-			low[i] = used_pos(h, j) + 1;
+			low[i] = max(low[i], used_pos(h, j) + 1);
+		/* (3): j completed i, as far as that is certain. */
+		i = last_avail[head];
+		j = last_used[head];
+		if (fate[head] != DONE && i >= 0)
+			i = prev_avail[i];
+		for (; i >= 0 && j >= 0; i = prev_avail[i], j = prev_used[j])
+			high[i] = min(high[i], used_pos(h, j));
 	}
-	for (uint32_t i = 0; i < h->navail; i++) {
-		int32_t full = avail_pos(h, (int32_t)i) + 1 - (int32_t)h->num;
-
-		/* No more than num requests are ever in flight. */
-		most = low[i] > most ? low[i] : most;
-		most = full > most ? full : most;
-		low[i] = most;
-	}
+	edge = INT32_MIN;
+	for (int32_t i = 0; i < n; i++)
+		edge = low[i] = max(low[i], edge);
+	edge = INT32_MAX;
+	for (int32_t i = n - 1; i >= 0; i--)
+		edge = high[i] = min(high[i], edge);
 }
 
-/* One round of (3); returns whether anything was found. */
-static bool round_of(const struct infer_history *h)
+/* Whether the bounds allow a head to be done, and to be in flight. */
+static bool may_be(const struct infer_history *h, uint32_t head, enum fate f)
+{
+	int32_t i = last_avail[head], j = last_used[head];
+
+	if (f == FLYING) {
+		if (j >= 0 && used_pos(h, j) >= high[i])
+			return false;
+		i = prev_avail[i];
+	} else if (j < 0) {
+		/* Used before what is visible of U, if at all. */
+		return low[i] < -(int32_t)h->nused;
+	}
+	for (; i >= 0 && j >= 0; i = prev_avail[i]) {
+		if (low[i] > used_pos(h, j))
+			return false;
+		j = prev_used[j];
+		if (j >= 0 && used_pos(h, j) >= high[i])
+			return false;
+	}
+	return true;
+}
+
+/* One round; returns whether anything was found, with *sound cleared at a contradiction. */
+static bool round_of(const struct infer_history *h, bool *sound)
 {
 	bool found = false;
 
 	bound(h);
 	for (uint32_t head = 0; head < h->num; head++) {
-		int32_t u = used_pos(h, last_used[head]);
+		bool done, flying;
 
 		if (fate[head] != OPEN)
 			continue;
-		/* Not in the visible part of U: used before it, if at all. */
-		if (u == NEVER)
-			u = -(int32_t)h->nused - 1;
-		if (low[last_avail[head]] > u) {
-			fate[head] = FLYING;
-			found = true;
-		}
+		done = may_be(h, head, DONE);
+		flying = may_be(h, head, FLYING);
+		if (!done && !flying)
+			*sound = false;
+		if (done == flying)
+			continue;
+		fate[head] = done ? DONE : FLYING;
+		found = true;
 	}
-	return found;
+	return found && *sound;
 }
 
 static uint32_t count(const struct infer_history *h, enum fate f)
@@ -171,6 +207,7 @@ static void collect(const struct infer_history *h, bool open_too, uint16_t *head
 enum infer_result infer_inflight(const struct infer_history *h, uint16_t *heads)
 {
 	uint32_t flying, open, rounds = 0;
+	bool sound = true;
 
 	chain(h->avail, h->navail, h->num, last_avail, prev_avail);
 	chain(h->used, h->nused, h->num, last_used, prev_used);
@@ -181,11 +218,11 @@ enum infer_result infer_inflight(const struct infer_history *h, uint16_t *heads)
 		return INFER_PROVEN;
 	}
 	first_look(h);
-	while (round_of(h) && ++rounds < MAX_ROUNDS)
+	while (round_of(h, &sound) && ++rounds < MAX_ROUNDS)
 		;
 	flying = count(h, FLYING);
 	open = count(h, OPEN);
-	if (flying > h->pending)
+	if (!sound || flying > h->pending)
 		return INFER_NONSENSE;
 	if (flying == h->pending) {
 		collect(h, false, heads);

@@ -142,7 +142,7 @@ int setup_vring_num(struct relay *r, struct vu_msg *m)
 			       m->p.state.index, m->p.state.num);
 		return REFUSE;
 	}
-	if (ring->kick_set && ring->num != m->p.state.num)
+	if ((ring->live || ring->recover) && ring->num != m->p.state.num)
 		return running("SET_VRING_NUM", m->p.state.index);
 	ring->num = m->p.state.num;
 	rings_start(r);
