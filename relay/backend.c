@@ -378,7 +378,7 @@ int backend_wait(struct relay *r)
 {
 	int64_t deadline = relay_now_ms() + WAIT_BACKEND;
 
-	while (r->be.fd < 0) {
+	while (r->be.fd < 0 && !r->door.gone) {
 		int64_t now = relay_now_ms(), pause = r->be.retry_at - now;
 
 		if (pause <= 0) {
@@ -390,5 +390,5 @@ int backend_wait(struct relay *r)
 			return -ENOTCONN;
 		poll(NULL, 0, (int)pause);
 	}
-	return 0;
+	return r->be.fd < 0 ? -ENOTCONN : 0;
 }

@@ -214,6 +214,14 @@ int door_start(struct door *door, const struct door_plan *plan)
 	return 0;
 }
 
+static int gone(struct door *door)
+{
+	door->gone = true;
+	/* A late answer would be taken for that to the next question. */
+	shutdown(door->fd, SHUT_RDWR);
+	return -EPIPE;
+}
+
 /* Returns 0 or a negative errno; *out is the fd that came with the answer, or -1. */
 static int ask(struct door *door, const struct door_request *req, int fd, struct door_answer *a,
 	       int *out)
@@ -224,23 +232,20 @@ static int ask(struct door *door, const struct door_request *req, int fd, struct
 	int n;
 
 	*out = -1;
-	if (send_with_fd(door->fd, req, sizeof(*req), fd))
-		return -EPIPE;
+	if (door->gone || send_with_fd(door->fd, req, sizeof(*req), fd))
+		return gone(door);
 	do {
 		int64_t left = deadline - relay_now_ms();
 
 		n = poll(&p, 1, left > 0 ? (int)left : 0);
 	} while (n < 0 && errno == EINTR);
-	if (n <= 0) {
-		/* A late answer would be taken for that to the next question. */
-		shutdown(door->fd, SHUT_RDWR);
-		return -EPIPE;
-	}
+	if (n <= 0)
+		return gone(door);
 	*out = recv_with_fd(door->fd, a, sizeof(*a), &got);
 	if (got != (ssize_t)sizeof(*a)) {
 		if (*out >= 0)
 			close(*out);
-		return -EPIPE;
+		return gone(door);
 	}
 	return -a->error;
 }

@@ -7,6 +7,7 @@
 #ifndef RELAY_DOOR_H
 #define RELAY_DOOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -21,7 +22,8 @@ struct door_plan {
 };
 
 struct door {
-	int fd; /* socket to the helper */
+	int fd;	   /* socket to the helper */
+	bool gone; /* it does not answer any more */
 	pid_t pid;
 };
 

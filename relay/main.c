@@ -183,7 +183,7 @@ static int serve_all(struct relay *r, int listener, bool keep)
 			return 1;
 		}
 		status = session_run(r, fd);
-		if (!keep)
+		if (!keep || status == 1)
 			return status;
 	}
 }

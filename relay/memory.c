@@ -126,11 +126,11 @@ static int names(struct memory *mem, struct share *share, int fd, const struct s
 
 	if (!share->memfd) {
 		if (door_stat(mem->door, share->path, &dev, &ino))
-			return 0; /* there is no such file yet */
+			return mem->door->gone ? -EPERM : 0; /* there is no such file yet */
 		return dev == st->st_dev && ino == st->st_ino;
 	}
 	if (door_name(mem->door, fd, have))
-		return 0;
+		return mem->door->gone ? -EPERM : 0;
 	snprintf(want, sizeof(want), "/memfd:%s (deleted)", share->name);
 	if (strcmp(want, have))
 		return 0;

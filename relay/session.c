@@ -152,18 +152,24 @@ static int serve_message(struct relay *r)
 static int serve(struct relay *r)
 {
 	for (;;) {
-		struct pollfd p[3] = {
+		struct pollfd p[4] = {
 			{.fd = r->fe.fd, .events = POLLIN},
 			{.fd = r->be.fd, .events = POLLIN},
 			{.fd = r->be.channel, .events = POLLIN},
+			{.fd = r->door.fd, .events = POLLIN},
 		};
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
 
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
-		if (poll(p, 3, (int)pause) < 0 && errno != EINTR)
+		if (poll(p, 4, (int)pause) < 0 && errno != EINTR)
 			return FATAL;
+		if (p[3].revents || r->door.gone) {
+			/* It speaks only when asked. */
+			r->door.gone = true;
+			return FATAL;
+		}
 		if (p[1].revents) {
 			/* Nothing has been asked, so this is its end, or the end of trusting it. */
 			backend_lost(r, p[1].revents & POLLHUP ? "it left"
@@ -197,8 +203,10 @@ int session_run(struct relay *r, int fd)
 	r->be = (struct backend){.fd = -1, .channel = -1};
 	r->cache.config_valid = r->cache.queues_valid = false;
 	if (backend_wait(r)) {
-		relay_log("the backend does not come: start it, and see that its socket is the one "
-			  "given with --backend");
+		if (!r->door.gone)
+			relay_log("the backend does not come: start it, and see that its socket is "
+				  "the one "
+				  "given with --backend");
 		rc = FATAL;
 	} else {
 		rc = serve(r);
@@ -214,5 +222,10 @@ int session_run(struct relay *r, int fd)
 	if (r->fe.channel >= 0)
 		close(r->fe.channel);
 	close(r->fe.fd);
+	if (r->door.gone) {
+		relay_log("the helper process is gone, and nothing can be told apart without it: "
+			  "start the relay again");
+		return 1;
+	}
 	return rc == 0 ? 0 : 2;
 }

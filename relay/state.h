@@ -207,7 +207,8 @@ void session_init(struct relay *r, struct share *shares, unsigned int nshares);
  * session_run - serve one front-end until it leaves
  * @fd: its connection; taken over
  *
- * Return: 0 if it left, 2 if it or the backend had to be refused.
+ * Return: 0 if it left, 1 if the relay cannot serve anyone any more, 2 if it or the backend had to
+ * be refused.
  */
 int session_run(struct relay *r, int fd);
 
