@@ -159,9 +159,13 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 	return sd;
 }
 
+/* Each reason once for each binding: several events of one lead here. */
 static void refuse(struct sluice_device *sd, const char *why, const char *way_out)
 {
-	sd->why = why;
+	WRITE_ONCE(sd->why, why);
+	if (sd->said == why)
+		return;
+	sd->said = why;
 	pci_err(sd->pdev, "sluice: NOT confined: %s; %s\n", why, way_out);
 }
 
@@ -173,8 +177,6 @@ static void detach(struct sluice_device *sd)
 {
 	struct device *dev = &sd->pdev->dev;
 
-	if (!sd->attached)
-		return;
 	if (atomic_read(&sd->live)) {
 		pci_warn(sd->pdev, "sluice: its driver has left %d mappings behind\n",
 			 atomic_read(&sd->live));
@@ -185,7 +187,6 @@ static void detach(struct sluice_device *sd)
 	if (get_dma_ops(dev) == &sluice_ops)
 		set_dma_ops(dev, NULL);
 	sluice_compat_skip_sync(dev, sd->skip_sync);
-	sd->why = "no driver is bound";
 }
 
 /*
@@ -198,19 +199,29 @@ static void attach(struct sluice_device *sd)
 	const struct dma_map_ops *ops = get_dma_ops(dev);
 
 	if (sluice_compat_iommu(dev) || (ops && ops != &sluice_ops)) {
-		detach(sd);
+		if (sd->attached)
+			detach(sd);
 		refuse(sd, "its DMA goes through an IOMMU (or another layer) already",
 		       "the pool is at a bus address, which that would translate: start the "
 		       "machine without the IOMMU, or with iommu=pt");
 		return;
 	}
-	sd->why = NULL;
+	WRITE_ONCE(sd->why, NULL);
 	if (sd->attached)
 		return;
 	sd->skip_sync = sluice_compat_need_sync(dev);
 	WRITE_ONCE(sd->attached, true);
 	set_dma_ops(dev, &sluice_ops);
 	pci_info(sd->pdev, "sluice: its DMA API calls go through pool %s\n", sd->bar->name);
+}
+
+static void unbound(struct sluice_device *sd)
+{
+	if (sd->attached)
+		detach(sd);
+	if (!sd->attached)
+		WRITE_ONCE(sd->why, "no driver is bound");
+	sd->said = NULL;
 }
 
 /* The device has left the machine, and what was mapped for it is nobody's any more. */
@@ -224,7 +235,8 @@ static void forget(struct sluice_device *sd)
 		set_dma_ops(&sd->pdev->dev, NULL);
 		module_put(THIS_MODULE);
 	} else {
-		detach(sd);
+		if (sd->attached)
+			detach(sd);
 		ida_free(&sluice_ids, sd->dma.id);
 	}
 	pci_dev_put(sd->pdev);
@@ -253,14 +265,19 @@ static void check_access_platform(struct sluice_device *sd, struct virtio_device
 		       "unbind the driver, or take the device out of the machine");
 }
 
-/* Before a driver is bound to a virtio device, the function below it has nothing mapped. */
+/*
+ * Before a driver is bound to a virtio device, and as soon as one is unbound, the function below it
+ * has nothing mapped.
+ */
 static int virtio_event(struct notifier_block *nb, unsigned long event, void *data)
 {
 	struct device *dev = data;
 	bool bound = event == BUS_NOTIFY_BOUND_DRIVER;
 	struct sluice_device *sd;
 
-	if ((event != BUS_NOTIFY_BIND_DRIVER && !bound) || !dev->parent || !dev_is_pci(dev->parent))
+	if (!bound && event != BUS_NOTIFY_BIND_DRIVER && event != BUS_NOTIFY_UNBOUND_DRIVER)
+		return NOTIFY_OK;
+	if (!dev->parent || !dev_is_pci(dev->parent))
 		return NOTIFY_OK;
 	mutex_lock(&sluice_devices_lock);
 	sd = find_or_add(to_pci_dev(dev->parent));
@@ -336,7 +353,7 @@ static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
 	case BUS_NOTIFY_UNBOUND_DRIVER:
 		sd = sluice_device_find(&pdev->dev);
 		if (sd)
-			detach(sd);
+			unbound(sd);
 		break;
 	case BUS_NOTIFY_REMOVED_DEVICE:
 		sd = sluice_device_find(&pdev->dev);
@@ -424,7 +441,8 @@ void sluice_devices_stop(void)
 	hash_for_each(sluice_devices, bucket, sd, node)
 	{
 		device_lock(&sd->pdev->dev);
-		detach(sd);
+		if (sd->attached)
+			detach(sd);
 		device_unlock(&sd->pdev->dev);
 	}
 	/*

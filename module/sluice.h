@@ -51,10 +51,11 @@ struct sluice_device {
 	struct pci_dev *pdev;	/* referenced */
 	struct sluice_bar *bar;
 	struct sluice_dma dma;
-	atomic_t live;	 /* what is mapped and allocated; the module is held while not zero */
-	bool attached;	 /* the ops are ours */
-	bool skip_sync;	 /* the device's mark before they were */
-	const char *why; /* why it is not confined; NULL if it is */
+	atomic_t live;	  /* what is mapped and allocated; the module is held while not zero */
+	bool attached;	  /* the ops are ours */
+	bool skip_sync;	  /* the device's mark before they were */
+	const char *why;  /* why it is not confined; NULL if it is */
+	const char *said; /* the reason that has been said in this binding */
 	struct dentry *debugfs;
 };
 
