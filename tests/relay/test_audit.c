@@ -187,7 +187,7 @@ static void secret_is_found_where_it_is(void **state)
 {
 	(void)state;
 	/* Across the border of two blocks; byte by byte, so that the child has no copy of it. */
-	for (int i = 0; i < 8; i++) {
+	for (unsigned int i = 0; i < 8; i++) {
 		uint8_t byte = (uint8_t)(0x5e + 0x29 * i);
 
 		assert_int_equal(pwrite(ram, &byte, 1, MIB - 3 + i), 1);
