@@ -8,16 +8,18 @@
 # to round, so that whatever else the machine does hits all alike; a figure is the median over the
 # rounds, shown with the lowest and the highest. Two families, each with one backend throughout:
 #
-#	qsd	qemu-storage-daemon over vhost-user. "plain": all memory shared, no bounce. "swiotlb":
-#		the relay passes on one NUMA node of guest RAM, which holds swiotlb (swiotlb=force)
-#		and, the disk being on a bus of that node (pxb), its rings. "sluice": the relay and
-#		sluice.ko. A guest with swiotlb=force needs VIRTIO_F_ACCESS_PLATFORM, which
-#		qemu-storage-daemon does not offer, so both have the relay.
+#	qsd	qemu-storage-daemon over vhost-user. "direct": no bounce, and no relay. "relayed": the
+#		same guest with the relay in between; their difference is what the relay costs.
+#		"swiotlb": relay and swiotlb=force. "sluice": relay and sluice.ko.
 #	own	QEMU's own virtio-blk: no second process, which leaves the cost of the bounce alone.
 #
-# The same guest over qemu-storage-daemon without the relay is not to be had, for the same reason.
-# In its place "relayed" is plain with the relay in between, naming all of the RAM as shared: against
-# "plain" it shows what the relay costs.
+# Confined guests need VIRTIO_F_ACCESS_PLATFORM, which qemu-storage-daemon does not offer and the
+# relay adds: so there is no swiotlb nor Sluice over qemu-storage-daemon without the relay. And the
+# relay passes on no file that is all of a guest's RAM; so where there is no pool, the guest has two
+# NUMA nodes and the backend gets the second. In "direct" and "relayed" that has the processors and
+# all memory that anything but the kernel's image is likely to use (if a buffer were outside, the
+# backend would end itself, and the benchmark with it). In "swiotlb" it holds swiotlb, and the rings
+# because the disk is on a bus of that node (pxb).
 #
 # usage: bench/vm.sh [-k SERIES] [-r ROUNDS] [-t SECONDS_A_JOB] [CANDIDATE]...
 set -u
@@ -27,7 +29,7 @@ bench=$(cd "$(dirname "$0")" && pwd)
 
 series=6.1
 rounds=3
-seconds=2
+seconds=1
 while getopts k:r:t: o; do
 	case $o in
 	k) series=$OPTARG ;;
@@ -37,7 +39,7 @@ while getopts k:r:t: o; do
 	esac
 done
 shift $((OPTIND - 1))
-ALL="qsd-plain qsd-relayed qsd-swiotlb qsd-sluice own-plain own-swiotlb own-sluice"
+ALL="qsd-direct qsd-relayed qsd-swiotlb qsd-sluice own-plain own-swiotlb own-sluice"
 read -ra candidates <<<"${*:-$ALL}"
 
 MODERN=,disable-legacy=on,iommu_platform=on
@@ -53,19 +55,18 @@ own_disk() {
 set_up() {
 	local pool=$POOL_BYTES
 	case $1 in
-	qsd-plain)
-		qsd_start "$DISK" "$VM_DIR/qsd"
-		vm_start -p plain -machine memory-backend=ram \
-			-object "memory-backend-memfd,id=ram,share=on,size=${VM_MEMORY}M" \
-			$(vhost_disk "$VM_DIR/qsd")
-		;;
-	qsd-relayed)
-		qsd_start "$DISK" "$VM_DIR/qsd"
-		pool_create ram "${VM_MEMORY}M"
-		relay_start "$VM_DIR/relay" "$VM_DIR/qsd"
-		vm_start -p plain -machine memory-backend=ram \
-			-object "memory-backend-file,id=ram,share=on,size=${VM_MEMORY}M,mem-path=$POOL_FILE" \
-			$(vhost_disk "$VM_DIR/relay")
+	qsd-direct | qsd-relayed)
+		local socket=$VM_DIR/qsd
+		qsd_start "$DISK" "$socket"
+		pool_create node 512M
+		if [ "$1" = qsd-relayed ]; then
+			relay_start "$VM_DIR/relay" "$socket"
+			socket=$VM_DIR/relay
+		fi
+		VM_MEMORY=640 vm_start -p plain -object memory-backend-ram,id=low,size=128M \
+			-object "memory-backend-file,id=high,size=512M,share=on,mem-path=$POOL_FILE" \
+			-numa node,nodeid=0,memdev=low -numa node,nodeid=1,memdev=high,cpus=0 \
+			$(vhost_disk "$socket")
 		;;
 	qsd-swiotlb)
 		# The initramfs is loaded to the top of low memory, into that node, and swiotlb has
@@ -77,7 +78,7 @@ set_up() {
 			-a swiotlb=32768,force \
 			-object "memory-backend-ram,id=priv,size=512M" \
 			-object "memory-backend-file,id=pool,size=256M,share=on,mem-path=$POOL_FILE" \
-			-numa node,nodeid=0,memdev=priv,cpus=0-1 -numa node,nodeid=1,memdev=pool \
+			-numa node,nodeid=0,memdev=priv,cpus=0 -numa node,nodeid=1,memdev=pool \
 			-device pxb,id=pxb,bus_nr=64,numa_node=1,bus=pci.0 \
 			$(vhost_disk "$VM_DIR/relay" "$MODERN,bus=pxb")
 		;;
@@ -141,6 +142,8 @@ KERNEL=$(kernel_get "$series") && ACCEL=$(accel_options "$KERNEL") &&
 	MODULE=$(kernel_module "$KERNEL") || exit 1
 export KERNEL ACCEL MODULE
 export GUEST=$bench/guest.sh
+# Guest and backend need a processor each, or the figures are about the host's scheduler.
+VM_CPUS=1
 VM_TIMEOUT=$((60 + 20 * seconds))
 VM_DIR=$(mktemp -d /dev/shm/sluice-bench.XXXXXX) || exit 1
 VM_PID=

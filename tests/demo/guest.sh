@@ -63,7 +63,7 @@ if [ "$PART" = sluice ]; then
 	cat $STATS/$BDF/stats
 	to=$(stat_of $BDF bytes_to) from=$(stat_of $BDF bytes_from)
 	host got copied "$((to >> 20)) MiB out, $((from >> 20)) MiB back"
-	host got pool "$(stat_of $BDF maps) mappings, $(($(stat_of $BDF pool_used_max) >> 10)) KiB"
+	host got pool "$(stat_of $BDF maps) mappings, $(($(stat_of $BDF pool_used_max) >> 10)) KiB at once"
 fi
 # The secret has to have been in memory all the time.
 [ "$(head -c 32 /tmp/secret | xxd -p -c 32)" = "$secret" ] || host fail "the secret is gone"

@@ -40,10 +40,15 @@ wait_socket() {
 	done
 }
 
+# A backend needs no capability, and with CAP_SYS_PTRACE it would reach all memory in another way.
+UNPRIVILEGED=
+[ "$(id -u)" -ne 0 ] || UNPRIVILEGED="setpriv --bounding-set=-all --inh-caps=-all"
+
 # qsd_start IMAGE SOCKET [BLOCKDEV]: stock qemu-storage-daemon; sets QSD_PID.
 qsd_start() {
 	rm -f "$2"
-	qemu-storage-daemon --blockdev "${3:-driver=file,node-name=file,filename=$1}" \
+	# shellcheck disable=SC2086 # a command, or nothing
+	$UNPRIVILEGED qemu-storage-daemon --blockdev "${3:-driver=file,node-name=file,filename=$1}" \
 		--blockdev driver=raw,node-name=disk,file=file --export \
 		"type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$2,writable=on" \
 		>>"$VM_DIR/qsd.log" 2>&1 </dev/null &

@@ -18,6 +18,7 @@
 
 # A test may change these before it boots.
 VM_MEMORY=512
+VM_CPUS=2
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
 
@@ -38,7 +39,7 @@ vm_start() {
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
 		${MODULE:+"$MODULE" sluice.ko}
 	# shellcheck disable=SC2046,SC2086 # lists of options
-	qemu-system-x86_64 -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp 2 -nodefaults \
+	qemu-system-x86_64 -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
 		-no-user-config -display none -no-reboot \
 		-chardev "file,id=console,path=$VM_CONSOLE" -serial chardev:console \
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
@@ -54,9 +55,10 @@ vm_start() {
 
 # vm_serve: until the guest is done, gone or out of time. Fails in the latter two cases.
 vm_serve() {
-	local line status reply end=$((SECONDS + VM_TIMEOUT)) outcome=""
+	local line part="" status reply end=$((SECONDS + VM_TIMEOUT)) outcome=""
 	while [ -z "$outcome" ]; do
 		if ! IFS= read -r -t 1 -u "$VM_OUT" line; then
+			part+=$line # the second was over in the middle of a line
 			if [ $SECONDS -ge $end ]; then
 				outcome="it was not done after $VM_TIMEOUT s"
 			elif ! kill -0 "$VM_PID" 2>/dev/null; then
@@ -64,7 +66,8 @@ vm_serve() {
 			fi
 			continue
 		fi
-		line=${line%$'\r'}
+		line=$part${line%$'\r'}
+		part=
 		case $line in
 		"ok - "*) printf 'ok - %s%s\n' "$TAP_PREFIX" "${line#ok - }" ;;
 		"not ok - "*)
@@ -140,9 +143,14 @@ vm_hmp() { printf '%s\n' "$*" >&"$VM_MON"; }
 
 # vm_hmp_says PATTERN: wait until the monitor printed a line like that (10 s); print it.
 vm_hmp_says() {
-	local line end=$((SECONDS + 10))
+	local line part="" end=$((SECONDS + 10))
 	while [ $SECONDS -lt $end ]; do
-		IFS= read -r -t 1 -u "$VM_MON_OUT" line || continue
+		if ! IFS= read -r -t 1 -u "$VM_MON_OUT" line; then
+			part+=$line
+			continue
+		fi
+		line=$part$line
+		part=
 		if [[ $line =~ $1 ]]; then
 			printf '%s\n' "$line"
 			return 0
