@@ -17,19 +17,20 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/io.h>
+#include <linux/log2.h>
 #include <linux/pci.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
+#include "compat.h"
 #include "sluice.h"
 
 /*
- * The smallest pool that is of any use. A request of a disk is mapped as a whole or not at all, and
- * is by default up to 1.25 MiB long (BLK_DEF_MAX_SECTORS): a pool that cannot hold one of those
- * beside the rings would have it tried again for ever. Two MiB do, and are one chunk.
+ * The smallest pool that is of any use. A request of a disk is mapped as a whole or not at all: if
+ * the pool could not hold the longest one beside the rings, it would be tried again for ever.
  */
-#define MIN_BYTES SZ_2M
+#define MIN_BYTES roundup_pow_of_two(SLUICE_COMPAT_LONGEST_REQUEST + 1)
 #define MAX_BYTES ((u64)2048 << SLUICE_CHUNK_SHIFT) /* the core's limit */
 
 /* "bar:DDDD:BB:DD.F/N" */
@@ -80,7 +81,7 @@ static int check(const struct sluice_bar *bar)
 		pr_err("pool=%s: BAR %u has %llu KiB, which is too small, a pool needs at least %u "
 		       "KiB: make it larger "
 		       "(ivshmem: the size of its memory backend)\n",
-		       bar->name, bar->index, (u64)resource_size(res) >> 10, MIN_BYTES >> 10);
+		       bar->name, bar->index, (u64)resource_size(res) >> 10, (u32)MIN_BYTES >> 10);
 		return -ENOSPC;
 	}
 	return 0;

@@ -6,8 +6,8 @@
  * -------------------
  * From Linux 6.1 to 7.x a few things have changed that we touch: the members of struct dma_map_ops,
  * the mark of a device whose DMA an IOMMU has taken over, the mark of one whose sync calls are
- * skipped, and what memcpy() is made of. Each has one name here, so that no other file knows a
- * version number.
+ * skipped, how a virtio device is asked for its features, how long a disk's requests are, and
+ * what memcpy() is made of. Each has one name here, so that no other file knows a version number.
  */
 #ifndef SLUICE_COMPAT_H
 #define SLUICE_COMPAT_H
@@ -15,10 +15,19 @@
 #include <linux/dma-map-ops.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
+#include <linux/sizes.h>
 #include <linux/version.h>
+#include <linux/virtio_config.h>
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 #include <linux/iommu-dma.h>
+#endif
+
+/* What the block layer lets a disk's request grow to by default; a private constant of it. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+#define SLUICE_COMPAT_LONGEST_REQUEST SZ_4M
+#else
+#define SLUICE_COMPAT_LONGEST_REQUEST (SZ_1M + SZ_256K)
 #endif
 
 /* Until 6.3, x86's memcpy() and memset() move bytes on a CPU with ERMS; then only with FSRM. */
@@ -110,6 +119,19 @@ static inline void sluice_compat_skip_sync(struct device *dev, bool skip)
 #else
 	dev->dma_skip_sync = skip;
 #endif
+#endif
+}
+
+/* The first 64 feature bits that a virtio device offers, whether or not its driver has come. */
+static inline u64 sluice_compat_features(struct virtio_device *vdev)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+	u64 features[VIRTIO_FEATURES_U64S];
+
+	virtio_get_features(vdev, features);
+	return features[0];
+#else
+	return vdev->config->get_features(vdev);
 #endif
 }
 

@@ -254,7 +254,7 @@ static void check_access_platform(struct sluice_device *sd, struct virtio_device
 
 	if (sd->why)
 		return;
-	if (!(vdev->config->get_features(vdev) & bit))
+	if (!(sluice_compat_features(vdev) & bit))
 		refuse(sd,
 		       "it does not offer VIRTIO_F_ACCESS_PLATFORM, so its driver bypasses the DMA "
 		       "API",

@@ -16,7 +16,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/ctype.h>
+#include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
@@ -38,16 +38,6 @@ MODULE_PARM_DESC(mode, "bounce: copy every transfer through the pool (default)")
 static struct sluice_bar the_bar;
 static struct sluice_selection the_selection;
 
-static int parse_hex(const char **at, unsigned int digits, unsigned int *value)
-{
-	unsigned int n;
-
-	*value = 0;
-	for (n = 0; n < digits && isxdigit(**at); n++)
-		*value = *value << 4 | hex_to_bin(*(*at)++);
-	return n ? 0 : -EINVAL;
-}
-
 /**
  * sluice_bdf_parse - read "DDDD:BB:DD.F"
  * @at:	 the text; moved behind what was read
@@ -59,12 +49,13 @@ static int parse_hex(const char **at, unsigned int digits, unsigned int *value)
 int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf)
 {
 	unsigned int domain, bus, device, function;
+	int n = 0;
 
 	/* Domains of five digits exist (VMD). */
-	if (parse_hex(at, 5, &domain) || *(*at)++ != ':' || parse_hex(at, 2, &bus) ||
-	    *(*at)++ != ':' || parse_hex(at, 2, &device) || *(*at)++ != '.' ||
-	    parse_hex(at, 1, &function) || device > 31 || function > 7)
+	if (sscanf(*at, "%5x:%2x:%2x.%1x%n", &domain, &bus, &device, &function, &n) != 4 || !n ||
+	    device > 31 || function > 7)
 		return -EINVAL;
+	*at += n;
 	bdf->domain = domain;
 	bdf->bus = bus;
 	bdf->devfn = PCI_DEVFN(device, function);

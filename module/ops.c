@@ -70,7 +70,7 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 		dev_warn(dev,
 			 "sluice: pool %s is full: no room for %zu bytes, %llu of %llu KiB in use, "
 			 "longest free piece %llu KiB; give it a larger BAR, or its devices fewer "
-			 "or shallower queues\n",
+			 "or shallower queues or shorter requests (max_sectors_kb of a disk)\n",
 			 sd->bar->name, size, stats.used >> 10, stats.bytes >> 10,
 			 stats.largest >> 10);
 		break;
