@@ -185,13 +185,6 @@ static int filter(const struct allowed *list, size_t n)
 	return rc;
 }
 
-static void limit(int resource, rlim_t value)
-{
-	struct rlimit l = {.rlim_cur = value, .rlim_max = value};
-
-	setrlimit(resource, &l); /* lowering a limit needs no right; one that is lower stays */
-}
-
 /* An empty root. Each step only takes something away, so a failed one is not undone. */
 static void leave_file_system(void)
 {
@@ -235,10 +228,12 @@ static int drop_privileges(const char *who)
 
 static int confine(const char *who, const struct allowed *list, size_t n)
 {
+	const struct rlimit none = {0, 0};
 	int rc;
 
-	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_NPROC, 0);
+	/* Lowering a limit needs no right. */
+	setrlimit(RLIMIT_CORE, &none);
+	setrlimit(RLIMIT_NPROC, &none);
 	rc = drop_privileges(who);
 	if (rc)
 		return rc;

@@ -9,6 +9,10 @@
  * the string, is put before the next; it is too short to be a hit by itself, so none is counted
  * twice. Mappings that follow each other without a gap are one stretch.
  *
+ * Private memory that has never been written has no page; it reads as zeroes, and a process may
+ * have terabytes of it reserved. /proc/PID/pagemap tells, and such pages are passed over (a string
+ * of zeroes only is not found in them).
+ *
  * Left out: the kernel's own pages ([vvar] and the like) and device memory, where reading can have
  * an effect or never end.
  */
@@ -84,6 +88,52 @@ static void scan(struct audit_scan *s, int fd, uint64_t from, uint64_t to)
 	}
 }
 
+/* The end of the run of pages from @at on that are alike: there, or not there. */
+static uint64_t run_of_pages(int pagemap, uint64_t at, uint64_t to, bool *there)
+{
+	const uint64_t present_or_swapped = UINT64_C(3) << 62;
+	static uint64_t entry[4096];
+	bool first = true;
+
+	*there = true;
+	while (at < to) {
+		size_t want = (to - at) / PAGE < 4096 ? (size_t)((to - at) / PAGE) : 4096;
+		ssize_t n = pread(pagemap, entry, want * 8, (off_t)(at / PAGE * 8));
+
+		if (n < 8)
+			return to; /* not known: read all of it */
+		for (ssize_t i = 0; i < n / 8; i++, at += PAGE) {
+			bool this_one = entry[i] & present_or_swapped;
+
+			if (!first && this_one != *there)
+				return at;
+			*there = this_one;
+			first = false;
+		}
+	}
+	return to;
+}
+
+static void scan_mapping(struct audit_scan *s, int mem, int pagemap, const struct audit_map *m)
+{
+	uint64_t at = m->start;
+
+	if (m->shared || m->ino || pagemap < 0) {
+		scan(s, mem, m->start, m->end);
+		return;
+	}
+	while (at < m->end) {
+		bool there;
+		uint64_t end = run_of_pages(pagemap, at, m->end, &there);
+
+		if (there)
+			scan(s, mem, at, end);
+		else
+			s->ntail = 0;
+		at = end;
+	}
+}
+
 int64_t audit_find(const struct audit_process *p,
 		   bool (*guest_file)(void *arg, uint64_t dev, uint64_t ino), void *arg,
 		   const uint8_t *pattern, size_t len)
@@ -91,12 +141,14 @@ int64_t audit_find(const struct audit_process *p,
 	struct audit_scan s = {.pattern = pattern, .len = len};
 	uint64_t last = 0, sum = 0;
 	char path[64];
-	int fd;
+	int fd, pagemap;
 
 	snprintf(path, sizeof(path), "/proc/%d/mem", p->pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", p->pid);
+	pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	for (size_t i = 0; i < p->nmaps; i++) {
 		const struct audit_map *m = &p->maps[i];
 
@@ -106,13 +158,15 @@ int64_t audit_find(const struct audit_process *p,
 			s.ntail = 0;
 		last = m->end;
 		s.hits = 0;
-		scan(&s, fd, m->start, m->end);
+		scan_mapping(&s, fd, pagemap, m);
 		if (s.hits)
 			printf("found %" PRIu64 " times in mapping %" PRIx64 "-%" PRIx64 " %s\n",
 			       s.hits, m->start, m->end, m->name[0] ? m->name : "(anonymous)");
 		sum += s.hits;
 	}
 	close(fd);
+	if (pagemap >= 0)
+		close(pagemap);
 	for (size_t i = 0; i < p->nfds; i++) {
 		const struct audit_fd *f = &p->fds[i];
 

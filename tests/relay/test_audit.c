@@ -120,6 +120,24 @@ static void says(const char *text)
 		fail_msg("\"%s\" is not in:\n%s", text, output);
 }
 
+/* The last line but for the total, which a sanitizer's own memory would make larger. */
+static void totals(unsigned long reach, unsigned long intent, unsigned long leak)
+{
+	const char *line = strstr(output, "reachable: ");
+	unsigned long got[4] = {0};
+
+	assert_non_null(line);
+	assert_int_equal(sscanf(line,
+				"reachable: %lu of %lu bytes; shared by intent: %lu; private "
+				"reachable: %lu",
+				&got[0], &got[1], &got[2], &got[3]),
+			 4);
+	assert_true(got[1] >= PRIVATE + 6 * MIB);
+	assert_int_equal(got[0], reach);
+	assert_int_equal(got[2], intent);
+	assert_int_equal(got[3], leak);
+}
+
 /* One VMM and one backend. */
 static int of(unsigned int have, const char *share, const char *find)
 {
@@ -139,15 +157,14 @@ static void nothing_is_reached(void **state)
 {
 	(void)state;
 	assert_int_equal(of(0, NULL, NULL), 0);
-	says("reachable: 0 of 27262976 bytes; shared by intent: 0; private reachable: 0");
+	totals(0, 0, 0);
 }
 
 static void pool_alone_is_fine(void **state)
 {
 	(void)state;
 	assert_int_equal(of(POOL_MAPPED, pool_path, NULL), 0);
-	says("reachable: 2097152 of 27262976 bytes; shared by intent: 2097152; private reachable: "
-	     "0");
+	totals(2 * MIB, 2 * MIB, 0);
 }
 
 static void unnamed_pool_is_private(void **state)
@@ -161,8 +178,7 @@ static void mapping_counts_what_it_covers(void **state)
 {
 	(void)state;
 	assert_int_equal(of(POOL_MAPPED | RAM_MAPPED_HALF, pool_path, NULL), 3);
-	says("reachable: 4194304 of 27262976 bytes; shared by intent: 2097152; private reachable: "
-	     "2097152");
+	totals(4 * MIB, 2 * MIB, 2 * MIB);
 }
 
 static void open_file_counts_as_all_of_it(void **state)
@@ -178,9 +194,8 @@ static void open_memory_of_the_vmm_counts_as_everything(void **state)
 {
 	(void)state;
 	assert_int_equal(of(VMM_MEM_OPEN | POOL_MAPPED, pool_path, NULL), 3);
-	says("everything is reachable");
-	says("reachable: 27262976 of 27262976 bytes; shared by intent: 2097152; private "
-	     "reachable: 25165824");
+	says("everything is reachable: /proc/");
+	assert_null(strstr(output, "private reachable: 0"));
 }
 
 static void secret_is_found_where_it_is(void **state)
