@@ -35,7 +35,9 @@ done
 case $PART in
 sluice) bounced 0000:00:05.0 || host fail "nothing went through the pool" ;;
 swiotlb)
-	dd if=/dev/vda of=/dev/null bs=1M iflag=direct 2>/dev/null &
+	# Requests have to be seen in flight: many, and for a while.
+	fio --name=seen --filename=/dev/vda --ioengine=libaio --direct=1 --thread --rw=randread \
+		--bs=64k --iodepth=64 --time_based --runtime=2 >/dev/null &
 	used=0
 	while kill -0 $! 2>/dev/null; do
 		now=$(cat /sys/kernel/debug/swiotlb/io_tlb_used)

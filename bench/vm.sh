@@ -101,7 +101,11 @@ vm_firmware() { echo "${FIRMWARE:--bios qboot.rom}"; }
 
 host_seconds() { echo "$seconds"; }
 host_sample() { echo "$ROUND,$CANDIDATE,$1,$2,$3" >>"$CSV"; }
-host_fail() { die "$CANDIDATE: $*"; }
+host_fail() {
+	exec 2>&9 # a request's output would go to the guest
+	die "$CANDIDATE: $*"
+}
+exec 9>&2
 
 cleanup() {
 	[ -z "$VM_PID" ] || { kill -9 "$VM_PID" && wait "$VM_PID"; } 2>/dev/null
