@@ -12,7 +12,8 @@
  * Devices find the region at its address on the PCI bus, so this pool serves devices that reach
  * that bus without translation; device.c refuses those behind an IOMMU.
  *
- * Invariant: from open to close the BAR's memory is decoded and is nobody else's.
+ * Invariant: from open to close the BAR's memory is decoded and is nobody else's, unless its device
+ * is unplugged.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -60,7 +61,7 @@ static int check(const struct sluice_bar *bar)
 {
 	const struct resource *res = &bar->pdev->resource[bar->index];
 
-	if (!resource_size(res) || !res->flags) {
+	if (!pci_resource_len(bar->pdev, bar->index)) {
 		pr_err("pool=%s: the device has no BAR %u: see lspci -v for those it has "
 		       "(ivshmem's memory is BAR 2)\n",
 		       bar->name, bar->index);
@@ -124,9 +125,11 @@ disable:
 	return err;
 }
 
+/* Once the device has gone, its address and its place on the bus may be another's. */
 static void unclaim(struct sluice_bar *bar)
 {
-	memunmap(bar->cpu);
+	if (bar->gone)
+		return;
 	pci_release_region(bar->pdev, bar->index);
 	pci_disable_device(bar->pdev);
 }
@@ -212,17 +215,33 @@ int sluice_bar_open(struct sluice_bar *bar, const char *spec)
 		pr_err("pool=%s: no private memory for keeping track of %llu KiB (%d): use a "
 		       "smaller BAR\n",
 		       bar->name, bar->size >> 10, err);
-		goto unclaim;
+		goto unmap;
 	}
 	if (bar->size < pci_resource_len(bar->pdev, bar->index))
 		pr_info("pool %s: only the first %llu MiB of the BAR are used\n", bar->name,
 			bar->size >> 20);
 	return 0;
-unclaim:
+unmap:
+	memunmap(bar->cpu);
 	unclaim(bar);
 put:
 	pci_dev_put(bar->pdev);
 	return err;
+}
+
+/**
+ * sluice_bar_lost - the BAR's device is being removed from the machine
+ * @bar: nothing will be mapped from it any more; what is mapped can still be unmapped
+ *
+ * Context: may sleep. Called while the device's resources are still its own.
+ */
+void sluice_bar_lost(struct sluice_bar *bar)
+{
+	pr_err("the device of pool %s has been unplugged: no confined device can do DMA until the "
+	       "module is loaded with another pool\n",
+	       bar->name);
+	unclaim(bar);
+	WRITE_ONCE(bar->gone, true);
 }
 
 /**
@@ -235,6 +254,7 @@ void sluice_bar_close(struct sluice_bar *bar)
 {
 	bar->region.share.ops->close(&bar->region.share, bar->cpu, bar->size, bar->region.dev);
 	free_chunks(bar);
+	memunmap(bar->cpu);
 	unclaim(bar);
 	pci_dev_put(bar->pdev);
 }

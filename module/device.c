@@ -28,7 +28,7 @@
  * Locks: device_lock() of a function, then that of its child, then sluice_devices_lock. The
  * notifiers are called with the first or the second held.
  *
- * Invariant: set_dma_ops() is called only while live is zero.
+ * Invariant: the ops of a device change only while nothing is mapped for it, or when it has left.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -283,8 +283,11 @@ static int virtio_event(struct notifier_block *nb, unsigned long event, void *da
 	sd = find_or_add(to_pci_dev(dev->parent));
 	if (sd && !bound)
 		attach(sd);
-	if (sd)
+	if (sd) {
 		check_access_platform(sd, dev_to_virtio(dev), bound);
+		if (event == BUS_NOTIFY_UNBOUND_DRIVER)
+			sd->said = NULL;
+	}
 	mutex_unlock(&sluice_devices_lock);
 	return NOTIFY_OK;
 }
@@ -359,12 +362,8 @@ static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
 		sd = sluice_device_find(&pdev->dev);
 		if (sd)
 			forget(sd);
-		if (pdev == sluice_bar->pdev) {
-			WRITE_ONCE(sluice_bar->gone, true);
-			pr_err("the device of pool %s has been unplugged: no confined device can "
-			       "do DMA until the module is loaded with another pool\n",
-			       sluice_bar->name);
-		}
+		if (pdev == sluice_bar->pdev)
+			sluice_bar_lost(sluice_bar);
 		break;
 	}
 	mutex_unlock(&sluice_devices_lock);
@@ -378,6 +377,8 @@ static void take_present(struct pci_dev *pdev)
 {
 	struct sluice_device *sd;
 
+	if (!is_wanted(pdev))
+		return;
 	device_lock(&pdev->dev);
 	mutex_lock(&sluice_devices_lock);
 	sd = find_or_add(pdev);

@@ -77,6 +77,7 @@ int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf);
 
 /* bar.c */
 int sluice_bar_open(struct sluice_bar *bar, const char *spec);
+void sluice_bar_lost(struct sluice_bar *bar);
 void sluice_bar_close(struct sluice_bar *bar);
 
 /* device.c */
