@@ -24,6 +24,8 @@
  */
 #include <sluice/dma.h>
 
+#include "cache.h"
+
 #define STATE_LIVE     1u
 #define STATE_BUSY     2u
 #define STATE_COHERENT 3u
@@ -42,9 +44,24 @@ static uint32_t tag_make(const struct sluice_dma *dma, uint32_t state, uint32_t 
 	return (uint32_t)dma->id << ID_SHIFT | off << OFF_SHIFT | dir << DIR_SHIFT | state;
 }
 
+/*
+ * Counters are one set for each cache of the pool and are written under that cache's lock, so that
+ * counting costs an addition and no line is fought over. Readers go without the lock.
+ */
+static void bump(uint64_t *counter, uint64_t n)
+{
+	sluice_store_u64(counter, *counter + n);
+}
+
 static int refuse(struct sluice_dma *dma)
 {
-	sluice_count(&dma->stats.refused, 1);
+	struct sluice_cache *cache;
+	unsigned long flags;
+	uint32_t index;
+
+	cache = cache_lock(dma->pool, &index, &flags);
+	bump(&dma->stats[index].refused, 1);
+	cache_unlock(cache, flags);
 	return -EINVAL;
 }
 
@@ -55,34 +72,44 @@ static uint32_t bucket_of(uint64_t len)
 	return bucket < SLUICE_HISTOGRAM ? bucket : SLUICE_HISTOGRAM - 1;
 }
 
-void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t id)
+void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t id,
+		     struct sluice_dma_stats *stats)
 {
 	sluice_zero(dma, sizeof(*dma));
+	sluice_zero(stats, pool->n_caches * sizeof(*stats));
+	dma->stats = stats;
 	dma->pool = pool;
 	dma->policy.kind = SLUICE_POLICY_BOUNCE;
 	dma->id = id;
 }
 
-static int take_slot(struct sluice_dma *dma, uint64_t size, uint32_t align,
-		     struct sluice_slot *slot)
+/* Count a request that was met (streaming, of len bytes) or not. Under the cache's lock. */
+static void count_take(struct sluice_dma_stats *stats, int ret, uint64_t len)
 {
-	int ret = sluice_pool_alloc(dma->pool, size, align, slot);
-
-	if (ret == -ENOSPC)
-		sluice_count(&dma->stats.full, 1);
-	else if (ret)
-		sluice_count(&dma->stats.refused, 1);
-	return ret;
+	if (ret == -ENOSPC) {
+		bump(&stats->full, 1);
+	} else if (ret) {
+		bump(&stats->refused, 1);
+	} else {
+		bump(&stats->maps, 1);
+		bump(&stats->bytes_to, len);
+		bump(&stats->sizes[bucket_of(len)], 1);
+	}
 }
 
 static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		  uint32_t mask, uint64_t *addr)
 {
-	uint32_t off = (uint32_t)(orig & mask);
+	uint32_t index, off = (uint32_t)(orig & mask);
+	struct sluice_cache *cache;
 	struct sluice_slot slot;
+	unsigned long flags;
 	int ret;
 
-	ret = take_slot(dma, off + len, mask + 1, &slot);
+	cache = cache_lock(dma->pool, &index, &flags);
+	ret = cache_take(dma->pool, cache, off + len, mask + 1, &slot);
+	count_take(&dma->stats[index], ret, len);
+	cache_unlock(cache, flags);
 	if (ret)
 		return ret;
 	sluice_copy((uint8_t *)slot.cpu + off, sluice_orig(orig), len);
@@ -90,9 +117,6 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 	sluice_store_u32(&slot.record->len, (uint32_t)len);
 	/* Release: whoever sees the mapping live sees its record. */
 	sluice_store_release_u32(&slot.record->tag, tag_make(dma, STATE_LIVE, (uint32_t)dir, off));
-	sluice_count(&dma->stats.maps, 1);
-	sluice_count(&dma->stats.bytes_to, len);
-	sluice_count(&dma->stats.sizes[bucket_of(len)], 1);
 	*addr = slot.dev + off;
 	return 0;
 }
@@ -119,7 +143,7 @@ int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slu
 static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
 			 struct sluice_slot *slot, uint32_t *tag, uint64_t *start)
 {
-	if (sluice_pool_find(dma->pool, addr, slot))
+	if (find_slot(dma->pool, addr, slot))
 		return false;
 	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
 	*tag = sluice_load_acquire_u32(&slot->record->tag);
@@ -147,20 +171,15 @@ static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t 
 	return false;
 }
 
-/* Give a claimed slot back. The pool's lock orders the tag before the next owner's. */
-static void release(struct sluice_dma *dma, const struct sluice_slot *slot)
-{
-	sluice_store_release_u32(&slot->record->tag, 0);
-	(void)sluice_pool_free(dma->pool, slot->dev);
-}
-
 int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		     uint32_t flags)
 {
 	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
+	struct sluice_cache *cache;
 	struct sluice_slot slot;
+	unsigned long irq;
 	uint8_t *from, *to;
-	uint32_t tag;
+	uint32_t tag, index;
 
 	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
 	    !claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
@@ -174,11 +193,13 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 			sluice_copy(to + done, from + done, n);
 		sluice_zero(from + done, n);
 	}
-	release(dma, &slot);
-	sluice_count(&dma->stats.unmaps, 1);
-	sluice_count(&dma->stats.scrubbed, len);
+	cache = cache_lock(dma->pool, &index, &irq);
+	cache_give(dma->pool, cache, &slot);
+	bump(&dma->stats[index].unmaps, 1);
+	bump(&dma->stats[index].scrubbed, len);
 	if (copy)
-		sluice_count(&dma->stats.bytes_from, len);
+		bump(&dma->stats[index].bytes_from, len);
+	cache_unlock(cache, irq);
 	return 0;
 }
 
@@ -186,10 +207,12 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		enum sluice_dir idle, bool to_device)
 {
+	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	uint64_t start, at;
 	uint8_t *mine, *theirs;
-	uint32_t tag;
+	unsigned long flags;
+	uint32_t tag, index;
 
 	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start) ||
 	    (tag >> DIR_SHIFT & DIR_MASK) != (uint32_t)dir)
@@ -206,8 +229,10 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		sluice_copy(theirs, mine, (size_t)len);
 	else
 		sluice_copy(mine, theirs, (size_t)len);
-	sluice_count(&dma->stats.syncs, 1);
-	sluice_count(to_device ? &dma->stats.bytes_to : &dma->stats.bytes_from, len);
+	cache = cache_lock(dma->pool, &index, &flags);
+	bump(&dma->stats[index].syncs, 1);
+	bump(to_device ? &dma->stats[index].bytes_to : &dma->stats[index].bytes_from, len);
+	cache_unlock(cache, flags);
 	return 0;
 }
 
@@ -267,12 +292,23 @@ static uint32_t natural_align(uint64_t len)
 
 int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void **cpu)
 {
+	struct sluice_cache *cache;
 	struct sluice_slot slot;
+	unsigned long flags;
+	uint32_t index;
 	int ret;
 
 	if (len == 0 || len > UINT32_MAX)
 		return refuse(dma);
-	ret = take_slot(dma, len, natural_align(len), &slot);
+	cache = cache_lock(dma->pool, &index, &flags);
+	ret = cache_take(dma->pool, cache, len, natural_align(len), &slot);
+	if (ret) {
+		count_take(&dma->stats[index], ret, len);
+	} else {
+		bump(&dma->stats[index].allocs, 1);
+		bump(&dma->stats[index].coherent, slot.size);
+	}
+	cache_unlock(cache, flags);
 	if (ret)
 		return ret;
 	/* The slot was scrubbed when it was freed, but the device may have written since. */
@@ -280,8 +316,6 @@ int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void 
 	sluice_store_u64(&slot.record->orig, 0);
 	sluice_store_u32(&slot.record->len, (uint32_t)len);
 	sluice_store_release_u32(&slot.record->tag, tag_make(dma, STATE_COHERENT, 0, 0));
-	sluice_count(&dma->stats.allocs, 1);
-	sluice_count(&dma->stats.coherent, slot.size);
 	*addr = slot.dev;
 	*cpu = slot.cpu;
 	return 0;
@@ -289,15 +323,19 @@ int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void 
 
 int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len)
 {
+	struct sluice_cache *cache;
 	struct sluice_slot slot;
-	uint32_t tag;
+	unsigned long flags;
+	uint32_t tag, index;
 
 	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot, &tag))
 		return refuse(dma);
 	sluice_zero(slot.cpu, (size_t)slot.size);
-	release(dma, &slot);
-	sluice_count(&dma->stats.frees, 1);
-	sluice_count(&dma->stats.coherent, 0 - slot.size);
+	cache = cache_lock(dma->pool, &index, &flags);
+	cache_give(dma->pool, cache, &slot);
+	bump(&dma->stats[index].frees, 1);
+	bump(&dma->stats[index].coherent, 0 - slot.size);
+	cache_unlock(cache, flags);
 	return 0;
 }
 
@@ -318,10 +356,29 @@ uint64_t sluice_dma_max_mapping(struct sluice_dma *dma)
 	return most;
 }
 
+void sluice_dma_get_stats(struct sluice_dma *dma, struct sluice_dma_stats *sum)
+{
+	uint64_t *to = (uint64_t *)sum;
+
+	sluice_zero(sum, sizeof(*sum));
+	for (uint32_t i = 0; i < dma->pool->n_caches; i++) {
+		const uint64_t *from = (const uint64_t *)&dma->stats[i];
+
+		for (size_t k = 0; k < sizeof(*sum) / sizeof(uint64_t); k++)
+			to[k] += sluice_load_u64(&from[k]);
+	}
+}
+
 uint64_t sluice_dma_live(struct sluice_dma *dma)
 {
-	/* Ends before starts: a mapping that is made and ended meanwhile must not count as -1. */
-	uint64_t ended = sluice_load_u64(&dma->stats.unmaps) + sluice_load_u64(&dma->stats.frees);
+	uint64_t ended = 0, begun = 0;
 
-	return sluice_load_u64(&dma->stats.maps) + sluice_load_u64(&dma->stats.allocs) - ended;
+	/* Ends before starts: a mapping that is made and ended meanwhile must not count as -1. */
+	for (uint32_t i = 0; i < dma->pool->n_caches; i++)
+		ended += sluice_load_u64(&dma->stats[i].unmaps) +
+			 sluice_load_u64(&dma->stats[i].frees);
+	for (uint32_t i = 0; i < dma->pool->n_caches; i++)
+		begun += sluice_load_u64(&dma->stats[i].maps) +
+			 sluice_load_u64(&dma->stats[i].allocs);
+	return begun - ended;
 }

@@ -30,6 +30,9 @@
 #define UNITS	    (SLUICE_CHUNK_BYTES >> SLUICE_UNIT_SHIFT)
 #define CHUNK_INDEX (SLUICE_CHUNK_SHIFT - SLUICE_GRANULE_SHIFT) /* granule number to chunk */
 #define MAX_CHUNKS  2048u
+#define MAX_CACHES  4096u
+#define CACHE_SHARE 16u /* of the pool, that all caches together may hold */
+#define TAG_FREE    4u	/* record of a slot that waits in a cache or is free in a slab */
 #define SLAB_SLOTS  16u /* the most that a slab is cut into */
 #define KIND_FREE   1u
 #define KIND_RUN    2u
@@ -37,6 +40,11 @@
 #define KIND_SHIFT  30
 #define CLASS_SHIFT 24
 #define COUNT_MASK  0xffffffu
+
+/* What a cache keeps apart: the slab classes, and runs by their length up to 256 KiB. */
+#define CACHE_RUNS  64u
+#define CACHE_KINDS (SLUICE_POOL_CLASSES + CACHE_RUNS)
+#define NO_KIND	    CACHE_KINDS /* too long for a cache */
 
 struct sluice_granule {
 	uint32_t head;
@@ -116,24 +124,155 @@ uint32_t sluice_runs_largest(const struct sluice_pool *pool);
  * slab.c: slots smaller than a granule. Under the pool's lock, constant steps.
  */
 
+struct sluice_slab_shape {
+	uint8_t units;	  /* slot size, in 256 bytes */
+	uint8_t granules; /* slab size */
+	uint8_t slots;	  /* granules * 16 / units, exact */
+	uint16_t inverse; /* 65536 / units, rounded up: turns a division into a product */
+	uint16_t bytes;	  /* slot size again */
+};
+
+extern const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES];
+
+#define SLAB_MAX_UNITS 14
+extern const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1];
+
 /* The smallest class with slots of at least size bytes that are all aligned to align, or
  * SLUICE_POOL_CLASSES if there is none. */
-uint32_t sluice_slab_class(uint64_t size, uint32_t align);
+static inline uint32_t slab_class(uint64_t size, uint32_t align)
+{
+	uint32_t class;
 
-uint32_t sluice_slab_bytes(uint32_t class);
-uint32_t sluice_slab_granules(uint32_t class);
+	if (size > SLAB_MAX_UNITS << SLUICE_UNIT_SHIFT)
+		return SLUICE_POOL_CLASSES;
+	class = sluice_slab_by_units[(size + SLUICE_UNIT_BYTES - 1) >> SLUICE_UNIT_SHIFT];
+	if (align <= SLUICE_UNIT_BYTES)
+		return class;
+	while (class < SLUICE_POOL_CLASSES && (sluice_slab_shapes[class].bytes & (align - 1)))
+		class ++;
+	return class;
+}
 
 /* The slot of a slab of this class that a byte at this offset in the slab lies in. */
-uint32_t sluice_slab_index(uint32_t class, uint32_t offset);
+static inline uint32_t slab_index(uint32_t class, uint32_t offset)
+{
+	uint32_t unit = offset >> SLUICE_UNIT_SHIFT;
 
-/* Take a slot: sets its slab's first granule and its index. False if there is no room for a slab.
+	/* Exact for unit < 112, the most that a slab has. */
+	return class == 0 ? unit : unit * sluice_slab_shapes[class].inverse >> 16;
+}
+
+/*
+ * Take up to max slots out of one slab: sets its first granule and a bit for each slot taken.
+ * False if there is no room for a slab.
  */
-bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t *g, uint32_t *index);
+bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t max, uint32_t *g,
+		      uint32_t *taken);
 
 /* Give slot index of the slab that starts at g back. False if it is free already. */
 bool sluice_slab_release(struct sluice_pool *pool, uint32_t g, uint32_t index);
 
 /* Give back the slabs that are kept although empty. True if there were any. */
 bool sluice_slab_reclaim(struct sluice_pool *pool);
+
+/*
+ * pool.c
+ */
+
+/* Fill in the slot of this kind and size that starts at a unit of the window. */
+static inline void slot_at(const struct sluice_pool *pool, uint64_t unit, uint32_t kind,
+			   uint64_t size, struct sluice_slot *slot)
+{
+	struct sluice_chunk *chunk = sluice_load_acquire_ptr((void **)&pool->chunks[unit / UNITS]);
+
+	slot->cpu = chunk->cpu + (unit % UNITS << SLUICE_UNIT_SHIFT);
+	slot->dev = pool->dev + (unit << SLUICE_UNIT_SHIFT);
+	slot->size = size;
+	slot->record = &chunk->record[unit % UNITS];
+	slot->kind = kind;
+}
+
+/*
+ * The first granule of the run that granule g is in, by the bitmap of heads: the nearest head at or
+ * before g in its chunk, or else the run that reaches in from the chunk before. A run that ended
+ * before g is told by its length. At most GRANULES / 64 words are looked at. False if g is in no
+ * allocated run. Needs no lock; the answer holds while the run stays allocated.
+ */
+static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
+			  uint32_t *head)
+{
+	const struct sluice_chunk *chunk =
+		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX]);
+	uint32_t in_chunk = g % GRANULES, word = in_chunk / 64;
+	uint64_t bits = sluice_load_u64(&chunk->heads[word]) & (~UINT64_C(0) >> (63 - g % 64));
+	const struct sluice_chunk *home = chunk;
+
+	while (!bits && word > 0)
+		bits = sluice_load_u64(&chunk->heads[--word]);
+	if (bits) {
+		*first = g - in_chunk + word * 64 + 63 - (uint32_t)__builtin_clzll(bits);
+	} else {
+		uint32_t lead = sluice_load_u32(&chunk->lead);
+
+		if (!lead)
+			return false;
+		*first = lead - 1;
+		home = sluice_load_acquire_ptr((void **)&pool->chunks[*first >> CHUNK_INDEX]);
+	}
+	*head = sluice_load_u32(&home->granule[*first % GRANULES].head);
+	return head_kind(*head) >= KIND_RUN && g - *first < head_count(*head);
+}
+
+static inline uint64_t granule_unit(uint32_t g)
+{
+	return (uint64_t)g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
+}
+
+/* As sluice_pool_find(). */
+static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
+{
+	uint64_t at = dev - pool->dev; /* wraps to something large if dev is below */
+	uint32_t g, first, head, count;
+	struct sluice_chunk *chunk;
+
+	if (at >> SLUICE_CHUNK_SHIFT >= pool->max_chunks)
+		return -ENOENT;
+	chunk = sluice_load_acquire_ptr((void **)&pool->chunks[at >> SLUICE_CHUNK_SHIFT]);
+	g = (uint32_t)(at >> SLUICE_GRANULE_SHIFT);
+	if (!chunk || g % GRANULES >= chunk->granules)
+		return -ENOENT;
+	if (!run_at(pool, g, &first, &head))
+		return -ENOENT;
+	if (head_kind(head) == KIND_SLAB) {
+		uint32_t class = head_class(head), bytes = sluice_slab_shapes[class].bytes;
+		uint32_t offset = (uint32_t)(dev - granule_dev(pool, first));
+		uint32_t index = slab_index(class, offset);
+
+		slot_at(pool, granule_unit(first) + (uint64_t)index * (bytes >> SLUICE_UNIT_SHIFT),
+			class, bytes, slot);
+		return 0;
+	}
+	count = head_count(head);
+	slot_at(pool, granule_unit(first),
+		count <= CACHE_RUNS ? SLUICE_POOL_CLASSES + count - 1 : NO_KIND,
+		(uint64_t)count << SLUICE_GRANULE_SHIFT, slot);
+	return 0;
+}
+
+/* Note whether the pool runs low, after free_granules or the pool's size has changed. Locked. */
+void sluice_pool_check_low(struct sluice_pool *pool);
+
+static inline uint32_t kind_bytes(uint32_t kind)
+{
+	return kind < SLUICE_POOL_CLASSES
+		       ? sluice_slab_shapes[kind].bytes
+		       : (kind - SLUICE_POOL_CLASSES + 1) << SLUICE_GRANULE_SHIFT;
+}
+
+/* cache.c; the rest of its interface is cache.h. */
+void sluice_cache_init(struct sluice_cache *cache);
+
+/* Add what the caches hold and have counted. Takes their locks. */
+void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats);
 
 #endif

@@ -18,52 +18,18 @@
  */
 #include "internal.h"
 
-static const struct {
-	uint8_t units;	  /* slot size, in 256 bytes */
-	uint8_t granules; /* slab size */
-	uint8_t slots;	  /* granules * 16 / units, exact */
-	uint16_t inverse; /* 65536 / units, rounded up: turns a division into a product */
-} classes[SLUICE_POOL_CLASSES] = {
-	{1, 1, 16, 0},	   {2, 1, 8, 32768}, {3, 3, 16, 21846}, {4, 2, 8, 16384},
-	{5, 5, 16, 13108}, {6, 3, 8, 10923}, {7, 7, 16, 9363},	{8, 4, 8, 8192},
-	{10, 5, 8, 6554},  {12, 3, 4, 5462}, {14, 7, 8, 4682},
+const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES] = {
+	{1, 1, 16, 0, 256},	{2, 1, 8, 32768, 512},	 {3, 3, 16, 21846, 768},
+	{4, 2, 8, 16384, 1024}, {5, 5, 16, 13108, 1280}, {6, 3, 8, 10923, 1536},
+	{7, 7, 16, 9363, 1792}, {8, 4, 8, 8192, 2048},	 {10, 5, 8, 6554, 2560},
+	{12, 3, 4, 5462, 3072}, {14, 7, 8, 4682, 3584},
 };
 
 /* The smallest class for a number of units. */
-static const uint8_t class_by_units[] = {0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 10};
+const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1] = {0, 0, 1, 2, 3, 4,  5, 6,
+							  7, 8, 8, 9, 9, 10, 10};
 
-#define MAX_UNITS (sizeof(class_by_units) - 1)
-
-uint32_t sluice_slab_class(uint64_t size, uint32_t align)
-{
-	uint64_t units = (size + SLUICE_UNIT_BYTES - 1) >> SLUICE_UNIT_SHIFT;
-	uint32_t class;
-
-	if (units > MAX_UNITS)
-		return SLUICE_POOL_CLASSES;
-	class = class_by_units[units];
-	while (class < SLUICE_POOL_CLASSES && (sluice_slab_bytes(class) & (align - 1)))
-		class ++;
-	return class;
-}
-
-uint32_t sluice_slab_bytes(uint32_t class)
-{
-	return (uint32_t)classes[class].units << SLUICE_UNIT_SHIFT;
-}
-
-uint32_t sluice_slab_granules(uint32_t class)
-{
-	return classes[class].granules;
-}
-
-uint32_t sluice_slab_index(uint32_t class, uint32_t offset)
-{
-	uint32_t unit = offset >> SLUICE_UNIT_SHIFT;
-
-	/* Exact for unit < 112, the most that a slab has. */
-	return class == 0 ? unit : unit * classes[class].inverse >> 16;
-}
+#define classes sluice_slab_shapes
 
 static void list_add(struct sluice_pool *pool, uint32_t class, uint32_t g)
 {
@@ -99,29 +65,47 @@ static void give_up(struct sluice_pool *pool, uint32_t class, uint32_t g)
 	sluice_runs_release(pool, g);
 }
 
-bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t *g, uint32_t *index)
+/* Cut a new slab; all its slots are free, and their records say so. */
+static uint32_t cut(struct sluice_pool *pool, uint32_t class)
+{
+	uint32_t link = sluice_runs_take(pool, classes[class].granules, 1, KIND_SLAB, class);
+	uint64_t unit;
+
+	if (!link)
+		return 0;
+	granule_of(pool, link - 1)->free_slots = all_free(class);
+	pool->stats.slabs += (uint64_t)classes[class].granules << SLUICE_GRANULE_SHIFT;
+	unit = (uint64_t)(link - 1) << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
+	for (uint32_t i = 0; i < classes[class].slots; i++, unit += classes[class].units)
+		sluice_store_u32(&pool->chunks[unit / UNITS]->record[unit % UNITS].tag, TAG_FREE);
+	return link;
+}
+
+bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t max, uint32_t *g,
+		      uint32_t *taken)
 {
 	struct sluice_granule *slab;
 	uint32_t link = pool->partial[class];
 
 	if (!link) {
 		link = pool->empty[class];
-		if (link) {
+		if (link)
 			pool->empty[class] = 0;
-		} else {
-			link = sluice_runs_take(pool, classes[class].granules, 1, KIND_SLAB, class);
-			if (!link)
-				return false;
-			granule_of(pool, link - 1)->free_slots = all_free(class);
-			pool->stats.slabs += (uint64_t)classes[class].granules
-					     << SLUICE_GRANULE_SHIFT;
-		}
+		else
+			link = cut(pool, class);
+		if (!link)
+			return false;
 		list_add(pool, class, link - 1);
 	}
 	*g = link - 1;
 	slab = granule_of(pool, *g);
-	*index = (uint32_t)__builtin_ctz(slab->free_slots);
-	slab->free_slots &= slab->free_slots - 1;
+	*taken = 0;
+	while (max-- > 0 && slab->free_slots) {
+		uint32_t bit = slab->free_slots & (0u - slab->free_slots);
+
+		*taken |= bit;
+		slab->free_slots &= ~bit;
+	}
 	if (!slab->free_slots)
 		list_remove(pool, class, *g);
 	return true;

@@ -25,7 +25,8 @@ static int fill(struct sluice_memfd *memfd, uint8_t *cpu, uint64_t size)
 
 	for (uint64_t at = 0; at < size; at += SLUICE_CHUNK_BYTES) {
 		uint64_t n = size - at < SLUICE_CHUNK_BYTES ? size - at : SLUICE_CHUNK_BYTES;
-		void *meta = (uint8_t *)memfd->meta + (at >> SLUICE_CHUNK_SHIFT) * meta_stride();
+		void *meta =
+			(uint8_t *)memfd->chunk_memory + (at >> SLUICE_CHUNK_SHIFT) * meta_stride();
 		uint64_t dev;
 		int ret;
 
@@ -57,6 +58,8 @@ static int open_sealed(const char *name, uint64_t size)
 int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev, struct sluice_memfd **out)
 {
 	uint64_t count = (size + SLUICE_CHUNK_BYTES - 1) >> SLUICE_CHUNK_SHIFT;
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+	uint32_t n_caches = cpus < 1 ? 1 : cpus > 4096 ? 4096 : (uint32_t)cpus;
 	struct sluice_memfd *memfd;
 	void *cpu;
 	int ret;
@@ -68,10 +71,15 @@ int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev, struct sl
 		return -ENOMEM;
 	memfd->fd = -1;
 	memfd->chunks = calloc(count, sizeof(*memfd->chunks));
-	memfd->meta = aligned_alloc(META_ALIGN, count * meta_stride());
+	memfd->caches = calloc(n_caches, sizeof(*memfd->caches));
+	memfd->chunk_memory = aligned_alloc(META_ALIGN, count * meta_stride());
+	memfd->cache_memory = aligned_alloc(META_ALIGN, n_caches * sluice_cache_size());
 	ret = -ENOMEM;
-	if (!memfd->chunks || !memfd->meta)
+	if (!memfd->chunks || !memfd->caches || !memfd->chunk_memory || !memfd->cache_memory)
 		goto fail;
+	for (uint32_t i = 0; i < n_caches; i++)
+		memfd->caches[i] =
+			(void *)((uint8_t *)memfd->cache_memory + i * sluice_cache_size());
 	ret = open_sealed(name, size);
 	if (ret < 0)
 		goto fail;
@@ -83,7 +91,14 @@ int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev, struct sl
 	}
 	ret = sluice_region_init(&memfd->region, cpu, dev, size);
 	if (!ret)
-		ret = sluice_pool_init(&memfd->pool, name, memfd->chunks, (uint32_t)count, dev);
+		ret = sluice_pool_init(&memfd->pool, &(struct sluice_pool_config){
+							     .name = name,
+							     .dev = dev,
+							     .chunks = memfd->chunks,
+							     .max_chunks = (uint32_t)count,
+							     .caches = memfd->caches,
+							     .n_caches = n_caches,
+						     });
 	if (!ret)
 		ret = fill(memfd, cpu, size);
 	if (!ret) {
@@ -106,6 +121,8 @@ void sluice_memfd_destroy(struct sluice_memfd *memfd)
 	if (memfd->fd >= 0)
 		close(memfd->fd);
 	free(memfd->chunks);
-	free(memfd->meta);
+	free(memfd->caches);
+	free(memfd->chunk_memory);
+	free(memfd->cache_memory);
 	free(memfd);
 }

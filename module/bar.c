@@ -134,23 +134,45 @@ static void unclaim(struct sluice_bar *bar)
 	pci_disable_device(bar->pdev);
 }
 
-static void free_chunks(struct sluice_bar *bar)
+static void free_private(struct sluice_bar *bar)
 {
-	for (u32 i = 0; i < bar->nr_chunks; i++)
+	for (u32 i = 0; bar->chunks && i < bar->nr_chunks; i++)
 		vfree(bar->chunks[i]);
 	kvfree(bar->chunks);
+	for (u32 i = 0; bar->caches && i < bar->nr_caches; i++)
+		kvfree(bar->caches[i]);
+	kvfree(bar->caches);
+}
+
+/* A cache for each CPU there can be, on its own node. */
+static int alloc_private(struct sluice_bar *bar)
+{
+	bar->nr_chunks = DIV_ROUND_UP_ULL(bar->size, SLUICE_CHUNK_BYTES);
+	bar->chunks = kvcalloc(bar->nr_chunks, sizeof(*bar->chunks), GFP_KERNEL);
+	bar->nr_caches = nr_cpu_ids;
+	bar->caches = kvcalloc(bar->nr_caches, sizeof(*bar->caches), GFP_KERNEL);
+	if (!bar->chunks || !bar->caches)
+		return -ENOMEM;
+	for (u32 i = 0; i < bar->nr_caches; i++) {
+		int node = cpu_possible(i) ? cpu_to_node(i) : NUMA_NO_NODE;
+
+		bar->caches[i] = kvzalloc_node(sluice_cache_size(), GFP_KERNEL, node);
+		if (!bar->caches[i])
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 /* Hand the mapped memory to the core. */
 static int fill(struct sluice_bar *bar)
 {
+	struct sluice_pool_config config = {.name = bar->name};
 	u64 dev;
 	int err;
 
-	bar->nr_chunks = DIV_ROUND_UP_ULL(bar->size, SLUICE_CHUNK_BYTES);
-	bar->chunks = kvcalloc(bar->nr_chunks, sizeof(*bar->chunks), GFP_KERNEL);
-	if (!bar->chunks)
-		return -ENOMEM;
+	err = alloc_private(bar);
+	if (err)
+		goto out;
 	err = sluice_region_init(&bar->region, bar->cpu, pci_bus_address(bar->pdev, bar->index),
 				 bar->size);
 	if (err)
@@ -158,7 +180,12 @@ static int fill(struct sluice_bar *bar)
 	err = bar->region.share.ops->open(&bar->region.share, bar->cpu, bar->size, &dev);
 	if (err)
 		goto out;
-	err = sluice_pool_init(&bar->pool, bar->name, bar->chunks, bar->nr_chunks, dev);
+	config.dev = dev;
+	config.chunks = bar->chunks;
+	config.max_chunks = bar->nr_chunks;
+	config.caches = bar->caches;
+	config.n_caches = bar->nr_caches;
+	err = sluice_pool_init(&bar->pool, &config);
 	if (err)
 		goto out;
 	for (u32 i = 0; i < bar->nr_chunks; i++) {
@@ -178,7 +205,7 @@ static int fill(struct sluice_bar *bar)
 	}
 	return 0;
 out:
-	free_chunks(bar);
+	free_private(bar);
 	return err;
 }
 
@@ -253,7 +280,7 @@ void sluice_bar_lost(struct sluice_bar *bar)
 void sluice_bar_close(struct sluice_bar *bar)
 {
 	bar->region.share.ops->close(&bar->region.share, bar->cpu, bar->size, bar->region.dev);
-	free_chunks(bar);
+	free_private(bar);
 	memunmap(bar->cpu);
 	unclaim(bar);
 	pci_dev_put(bar->pdev);

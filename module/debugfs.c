@@ -41,8 +41,10 @@ static int pool_show(struct seq_file *m, void *unused)
 
 	show_pool(m, bar);
 	sluice_pool_get_stats(&bar->pool, &stats);
+	seq_printf(m, "pool_cached %llu\n", stats.cached);
 	seq_printf(m, "pool_slabs %llu\n", stats.slabs);
 	seq_printf(m, "pool_allocs %llu\n", stats.allocs);
+	seq_printf(m, "pool_cache_hits %llu\n", stats.cache_hits);
 	seq_printf(m, "pool_full %llu\n", stats.full);
 	seq_printf(m, "pool_refused %llu\n", stats.refused);
 	seq_printf(m, "pool_span %llu\n", stats.span);
@@ -55,21 +57,22 @@ DEFINE_SHOW_ATTRIBUTE(pool);
 static int stats_show(struct seq_file *m, void *unused)
 {
 	struct sluice_device *sd = m->private;
-	const struct sluice_dma_stats *stats = &sd->dma.stats;
 	const char *why = READ_ONCE(sd->why);
+	struct sluice_dma_stats stats;
 
+	sluice_dma_get_stats(&sd->dma, &stats);
 	seq_printf(m, "confined %d\n", !why);
 	seq_printf(m, "reason %s\n", why ?: "-");
 	seq_printf(m, "live %d\n", atomic_read(&sd->live));
-	seq_printf(m, "maps %llu\n", sluice_load_u64(&stats->maps));
-	seq_printf(m, "unmaps %llu\n", sluice_load_u64(&stats->unmaps));
-	seq_printf(m, "bytes_to %llu\n", sluice_load_u64(&stats->bytes_to));
-	seq_printf(m, "bytes_from %llu\n", sluice_load_u64(&stats->bytes_from));
-	seq_printf(m, "scrubbed %llu\n", sluice_load_u64(&stats->scrubbed));
-	seq_printf(m, "syncs %llu\n", sluice_load_u64(&stats->syncs));
-	seq_printf(m, "coherent %llu\n", sluice_load_u64(&stats->coherent));
-	seq_printf(m, "full %llu\n", sluice_load_u64(&stats->full));
-	seq_printf(m, "refused %llu\n", sluice_load_u64(&stats->refused));
+	seq_printf(m, "maps %llu\n", stats.maps);
+	seq_printf(m, "unmaps %llu\n", stats.unmaps);
+	seq_printf(m, "bytes_to %llu\n", stats.bytes_to);
+	seq_printf(m, "bytes_from %llu\n", stats.bytes_from);
+	seq_printf(m, "scrubbed %llu\n", stats.scrubbed);
+	seq_printf(m, "syncs %llu\n", stats.syncs);
+	seq_printf(m, "coherent %llu\n", stats.coherent);
+	seq_printf(m, "full %llu\n", stats.full);
+	seq_printf(m, "refused %llu\n", stats.refused);
 	show_pool(m, sd->bar);
 	return 0;
 }
@@ -77,11 +80,13 @@ DEFINE_SHOW_ATTRIBUTE(stats);
 
 static int histogram_show(struct seq_file *m, void *unused)
 {
-	const struct sluice_device *sd = m->private;
+	struct sluice_device *sd = m->private;
+	struct sluice_dma_stats stats;
 
+	sluice_dma_get_stats(&sd->dma, &stats);
 	for (int i = 0; i < SLUICE_HISTOGRAM - 1; i++)
-		seq_printf(m, "%llu %llu\n", 1ULL << i, sluice_load_u64(&sd->dma.stats.sizes[i]));
-	seq_printf(m, "more %llu\n", sluice_load_u64(&sd->dma.stats.sizes[SLUICE_HISTOGRAM - 1]));
+		seq_printf(m, "%llu %llu\n", 1ULL << i, stats.sizes[i]);
+	seq_printf(m, "more %llu\n", stats.sizes[SLUICE_HISTOGRAM - 1]);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(histogram);

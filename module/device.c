@@ -140,20 +140,20 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 
 	if (sd || !is_wanted(pdev))
 		return sd;
-	sd = kzalloc(sizeof(*sd), GFP_KERNEL);
+	sd = kvzalloc(struct_size(sd, stats, sluice_bar->nr_caches), GFP_KERNEL);
 	/* Zero stays unused, so that a mapping's private tag is never all zeroes by its id. */
 	id = ida_alloc_range(&sluice_ids, 1, U16_MAX, GFP_KERNEL);
 	if (!sd || id < 0) {
 		if (id >= 0)
 			ida_free(&sluice_ids, id);
-		kfree(sd);
+		kvfree(sd);
 		pci_err(pdev, "sluice: no memory, this device is NOT confined\n");
 		return NULL;
 	}
 	sd->pdev = pci_dev_get(pdev);
 	sd->bar = sluice_bar;
 	sd->why = "no driver is bound yet";
-	sluice_dma_init(&sd->dma, &sluice_bar->pool, id);
+	sluice_dma_init(&sd->dma, &sluice_bar->pool, id, sd->stats);
 	sluice_debugfs_add(sd);
 	hash_add_rcu(sluice_devices, &sd->node, (unsigned long)&pdev->dev);
 	return sd;
@@ -240,7 +240,7 @@ static void forget(struct sluice_device *sd)
 		ida_free(&sluice_ids, sd->dma.id);
 	}
 	pci_dev_put(sd->pdev);
-	kfree(sd);
+	kvfree(sd);
 }
 
 /*
@@ -457,7 +457,7 @@ void sluice_devices_stop(void)
 		hash_del(&sd->node);
 		sluice_debugfs_remove(sd);
 		pci_dev_put(sd->pdev);
-		kfree(sd);
+		kvfree(sd);
 	}
 	ida_destroy(&sluice_ids);
 }

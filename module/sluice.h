@@ -43,6 +43,8 @@ struct sluice_bar {
 	struct sluice_pool pool;
 	struct sluice_chunk **chunks;
 	u32 nr_chunks;
+	struct sluice_cache **caches; /* one for each CPU */
+	u32 nr_caches;
 };
 
 /* One PCI function, and through sluice_dma what is mapped for it. */
@@ -57,6 +59,7 @@ struct sluice_device {
 	const char *why;  /* why it is not confined; NULL if it is */
 	const char *said; /* the reason that has been said in this binding */
 	struct dentry *debugfs;
+	struct sluice_dma_stats stats[]; /* dma's, one for each cache of the pool */
 };
 
 /* PCI devices named by the parameter devices=. */

@@ -54,6 +54,7 @@ struct sluice_dma_stats {
 	uint64_t full;	     /* mappings refused because the pool was full */
 	uint64_t refused;    /* calls refused because they made no sense (see sluice_dma_unmap) */
 	uint64_t sizes[SLUICE_HISTOGRAM];
+	uint64_t padding[6]; /* to a multiple of 64: one for each cache, none shares a line */
 };
 
 /* One device. The caller owns the memory; fields are set by sluice_dma_init(). */
@@ -62,7 +63,7 @@ struct sluice_dma {
 	struct sluice_policy policy;
 	uint32_t min_align_mask; /* the caller may change it while nothing is mapped */
 	uint16_t id;
-	struct sluice_dma_stats stats;
+	struct sluice_dma_stats *stats; /* one for each of the pool's caches */
 };
 
 /* An element of a scatter list. The caller fills in the first two, map_sg the others. */
@@ -77,12 +78,15 @@ struct sluice_sg {
  * @dma:  filled in; owned by the caller
  * @pool: where its transfers bounce; several devices may have the same
  * @id:   tells the devices of a pool apart: an address mapped by one is not accepted from another
+ * @stats: array with an element for each of the pool's caches (n_caches), zeroed by this call,
+ *	   owned by the caller and kept by the device; best aligned to 64
  *
  * min_align_mask is 0 afterwards: set it to what the device needs (4095 for NVMe).
  *
  * Context: any; nobody else uses @dma yet.
  */
-SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t id);
+SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t id,
+				struct sluice_dma_stats *stats);
 
 /**
  * sluice_dma_map - hand a buffer to the device
@@ -204,6 +208,13 @@ SLUICE_API int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t l
  * Context: any.
  */
 SLUICE_API uint64_t sluice_dma_max_mapping(struct sluice_dma *dma);
+
+/**
+ * sluice_dma_get_stats - the device's counters, summed up
+ *
+ * Context: any; a snapshot of counters that go on meanwhile.
+ */
+SLUICE_API void sluice_dma_get_stats(struct sluice_dma *dma, struct sluice_dma_stats *sum);
 
 /**
  * sluice_dma_live - how many mappings and coherent allocations there are now

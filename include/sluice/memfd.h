@@ -19,7 +19,9 @@ struct sluice_memfd {
 	struct sluice_pool pool;
 	struct sluice_region region;
 	struct sluice_chunk **chunks;
-	void *meta;
+	struct sluice_cache **caches;
+	void *chunk_memory;
+	void *cache_memory;
 	int fd; /* to be handed to the device's side; stays the library's */
 };
 

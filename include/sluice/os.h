@@ -21,10 +21,15 @@
  *   void sluice_lock_init(struct sluice_lock *l)
  *   unsigned long sluice_lock(struct sluice_lock *l)
  *   void sluice_unlock(struct sluice_lock *l, unsigned long flags)
+ *   bool sluice_trylock(struct sluice_lock *l, unsigned long *flags)
  *              a lock that spins and that may be taken wherever the core is called: in a kernel it
  *              has to keep interrupts of this CPU out, and flags is what to give back. The core
- *              holds one lock at a time, for a bounded number of steps, and copies nothing and
- *              calls nobody under it.
+ *              holds a lock for a bounded number of steps, and copies nothing and calls nobody
+ *              under it. Locks nest, the later one given back first.
+ *
+ *   uint32_t sluice_cpu(void)
+ *              a number, the same for calls from one CPU, preferably small and another one for
+ *              each; only speed depends on it
  *
  *   uint32_t sluice_load_u32(const uint32_t *p)             relaxed, never torn, never repeated
  *   void     sluice_store_u32(uint32_t *p, uint32_t v)      relaxed, never torn

@@ -9,9 +9,11 @@
  * bytes: everything that the pool knows about them is kept in private memory, one struct
  * sluice_chunk for each chunk, which the caller provides.
  *
- * Two levels. Below, runs of whole granules (4 KiB), found in a constant number of steps through
- * two levels of bitmaps over the run length (the two-level segregated fit of Masmano, Ripoll,
- * Crespo and Real, ECRTS 2004), merged with their free neighbours when they come back. A run may
+ * Two levels. Below, runs of whole granules (4 KiB), found in a bounded number of steps through
+ * bitmaps over the run length (as in the two-level segregated fit of Masmano, Ripoll, Crespo and
+ * Real, ECRTS 2004) and over the place in the window, merged with their free neighbours when they
+ * come back: short runs are taken from the top, long ones, fitting as closely as possible, from the
+ * bottom, which is what keeps the pool dense (docs/POOL.md). A run may
  * reach across chunks that are neighbours in both address spaces. Above, slabs: a run cut into up
  * to 16 equal slots of one size class, for what is smaller than a granule. Large requests thus
  * never break up what small ones hold, and the reverse.
@@ -19,14 +21,21 @@
  * From any address inside a slot the pool finds the slot in constant time, without a lock: address
  * to chunk by division, chunk to run by a bitmap of run heads, run to slot by the class.
  *
+ * In front of both stands a small cache for each CPU, under a lock of its own that nobody else
+ * normally touches: slots that were freed on this CPU, by size, last in first out, so that a slot
+ * is handed out again while it is still warm. What the caches hold is bounded (1/16 of the pool in
+ * all), and is given back when the pool runs low: below 1/8 free, nothing is put into a cache any
+ * more, and every call empties a little of them.
+ *
  * Every slot has a private record of 16 bytes for its owner; the DMA layer keeps there what it has
  * to know at unmap time, so that nothing is looked up in anything that a device could write.
  *
  * Invariant (G2): the bytes of a free slot are zero, unless the device itself wrote them after the
  * slot was freed. Whoever frees a slot has scrubbed it first; sluice_pool_free() does not.
  *
- * Bounds: alloc and free take one lock for a number of steps that does not depend on the size of
- * the pool, its occupancy or its fragmentation (docs/DESIGN.md states the number); find takes none.
+ * Bounds: alloc and free take the lock of a cache and, inside it, at most twice that of the pool,
+ * for a number of steps that does not depend on the size of the pool, its occupancy or its
+ * fragmentation (docs/DESIGN.md states the number); find takes none.
  */
 #ifndef SLUICE_POOL_H
 #define SLUICE_POOL_H
@@ -42,17 +51,22 @@
 #define SLUICE_UNIT_BYTES    (UINT32_C(1) << SLUICE_UNIT_SHIFT)
 
 #define SLUICE_POOL_CLASSES 11 /* slab classes */
-#define SLUICE_POOL_FL	    21 /* powers of two of a run length in granules, up to 4 GiB */
-#define SLUICE_POOL_SL	    8  /* steps between two of them */
+#define SLUICE_POOL_ROWS    21 /* powers of two of a run length in granules, up to 4 GiB */
+#define SLUICE_POOL_SHELVES 8  /* steps between two of them, below 4 MiB */
+#define SLUICE_POOL_BINS    91
+#define SLUICE_POOL_ZONES   64 /* parts of the window, by which runs are ordered */
 
 /* Private data of one chunk. Opaque; sluice_chunk_size() bytes, aligned to 64. */
 struct sluice_chunk;
+
+/* Private data of one CPU's cache. Opaque; sluice_cache_size() bytes, aligned to 64. */
+struct sluice_cache;
 
 /* Private data that a slot's owner keeps with it. */
 struct sluice_record {
 	uint64_t orig; /* the owner's */
 	uint32_t len;  /* the owner's */
-	uint32_t tag;  /* the owner's; zero while the slot is free */
+	uint32_t tag;  /* the owner's: its low two bits are zero whenever it gives the slot back */
 };
 
 struct sluice_slot {
@@ -60,50 +74,77 @@ struct sluice_slot {
 	uint64_t dev;  /* the same, for the device */
 	uint64_t size; /* bytes */
 	struct sluice_record *record;
+	uint32_t kind; /* the pool's */
 };
 
 struct sluice_pool_stats {
-	uint64_t bytes;	   /* in all chunks */
-	uint64_t used;	   /* in slots that are handed out, as slots count, not payload */
-	uint64_t used_max; /* the most that used has been */
-	uint64_t slabs;	   /* bytes in slabs, used or not */
-	uint64_t allocs;   /* slots handed out */
-	uint64_t full;	   /* requests that found no room */
-	uint64_t refused;  /* frees of what is not allocated */
-	uint64_t largest;  /* bytes of a run in the highest bin: a request this long is met now */
-	uint64_t span;	   /* bytes of the longest request that the empty pool would meet */
+	uint64_t bytes;	     /* in all chunks */
+	uint64_t used;	     /* in slots that are handed out, as slots count, not payload */
+	uint64_t used_max;   /* the most that used and cached together have been */
+	uint64_t cached;     /* in slots that wait in a cache */
+	uint64_t slabs;	     /* bytes in slabs, used or not */
+	uint64_t allocs;     /* slots handed out */
+	uint64_t cache_hits; /* of these, from a cache */
+	uint64_t full;	     /* requests that found no room */
+	uint64_t refused;    /* frees of what is not allocated */
+	uint64_t largest;    /* bytes of a run in the highest bin: a request this long is met now */
+	uint64_t span;	     /* bytes of the longest request that the empty pool would meet */
 };
 
 /* A pool. The caller owns the memory; the fields are private. */
 struct sluice_pool {
-	struct sluice_lock lock;
 	const char *name;
 	struct sluice_chunk **chunks;
+	struct sluice_cache **caches;
+	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
-	uint32_t span_max; /* granules of the longest stretch of joined chunks */
-	uint64_t dev;	   /* device address of chunk 0 */
-	/* Links below are a granule's number in the window plus one; 0 is none. */
-	uint32_t fl_map; /* which rows of free_runs have any */
-	uint32_t sl_map[SLUICE_POOL_FL];
-	uint32_t free_runs[SLUICE_POOL_FL][SLUICE_POOL_SL];
+	uint32_t n_caches;
+	uint32_t zone_shift;  /* granule number to zone */
+	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
+	uint32_t cache_limit; /* units that one cache may hold */
+	uint32_t low;	      /* 1 while the pool runs low: nothing is cached */
+
+	uint64_t refused; /* counted without a lock, as are the requests that found no room */
+	uint64_t full;
+
+	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
+	struct sluice_lock lock __attribute__((aligned(64)));
+	uint32_t rows;			      /* which rows have free runs */
+	uint32_t shelves[SLUICE_POOL_ROWS];   /* which bins of a row */
+	uint64_t row_zones[SLUICE_POOL_ROWS]; /* in which zones a row has any */
+	uint64_t bin_zones[SLUICE_POOL_BINS]; /* in which zones a bin has any */
+	uint32_t runs[SLUICE_POOL_BINS][SLUICE_POOL_ZONES];
 	uint32_t partial[SLUICE_POOL_CLASSES]; /* slabs with both free and taken slots */
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
+	uint64_t free_granules;
 	struct sluice_pool_stats stats;
+};
+
+/* What sluice_pool_init() wants to know. All memory is the caller's and is kept by the pool. */
+struct sluice_pool_config {
+	const char *name;	      /* for messages */
+	uint64_t dev;		      /* device address at which the window starts */
+	struct sluice_chunk **chunks; /* array of max_chunks */
+	uint32_t max_chunks;	      /* how many chunks the window has, 1 to 2048 (4 GiB) */
+	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
+	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
 };
 
 /**
  * sluice_pool_init - make an empty pool
- * @pool:	owned by the caller, who keeps it until nothing uses it
- * @name:	for messages; kept, not copied
- * @chunks:	array of @max_chunks pointers, owned by the caller, kept by the pool
- * @max_chunks: how many chunks the window has, 1 to 2048 (4 GiB)
- * @dev:	device address at which the window starts, a multiple of 4096
+ * @pool:   owned by the caller, who keeps it until nothing uses it
+ * @config: read, not kept
  *
- * Return: 0; -EINVAL if an argument is outside those limits or the window wraps.
+ * Return: 0; -EINVAL if dev is no multiple of 4096, a count is outside its limits, or the window
+ * wraps.
  * Context: any; nobody else uses @pool yet.
  */
-SLUICE_API int sluice_pool_init(struct sluice_pool *pool, const char *name,
-				struct sluice_chunk **chunks, uint32_t max_chunks, uint64_t dev);
+SLUICE_API int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *config);
+
+/**
+ * sluice_cache_size - bytes of private memory that the cache of one CPU needs
+ */
+SLUICE_API size_t sluice_cache_size(void);
 
 /**
  * sluice_chunk_size - bytes of private memory that a chunk needs
@@ -140,7 +181,7 @@ SLUICE_API int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *me
  *
  * Return: 0; -ENOSPC if no free run is long enough now; -E2BIG if it could not be met even by the
  * empty pool; -EINVAL if @size is 0 or @align is no such power of two.
- * Context: any, hard interrupts too. Takes the pool's lock for a bounded time.
+ * Context: any, hard interrupts too. Takes locks for a bounded time.
  */
 SLUICE_API int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
 				 struct sluice_slot *slot);
@@ -166,16 +207,16 @@ SLUICE_API int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct s
  *
  * The caller has scrubbed the slot and set its record's tag to zero.
  *
- * Return: 0; -EINVAL if no allocated slot starts there (nothing is changed, and counted as
- * refused).
- * Context: any, hard interrupts too. Takes the pool's lock for a bounded time.
+ * Return: 0; -EINVAL if no allocated slot starts there or its tag is not zero (nothing is changed,
+ * and counted as refused).
+ * Context: any, hard interrupts too. Takes locks for a bounded time.
  */
 SLUICE_API int sluice_pool_free(struct sluice_pool *pool, uint64_t dev);
 
 /**
  * sluice_pool_get_stats - a consistent copy of the counters
  *
- * Context: any. Takes the pool's lock for a bounded time.
+ * Context: any. Takes the pool's lock, and that of each cache, for a bounded time each.
  */
 SLUICE_API void sluice_pool_get_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats);
 

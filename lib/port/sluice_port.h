@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/rseq.h>
 
 #define SLUICE_API __attribute__((visibility("default")))
 
@@ -47,6 +48,26 @@ static inline void sluice_unlock(struct sluice_lock *l, unsigned long flags)
 {
 	(void)flags;
 	__atomic_store_n(&l->held, 0, __ATOMIC_RELEASE);
+}
+
+static inline bool sluice_trylock(struct sluice_lock *l, unsigned long *flags)
+{
+	*flags = 0;
+	return !__atomic_load_n(&l->held, __ATOMIC_RELAXED) &&
+	       !__atomic_exchange_n(&l->held, 1, __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t sluice_cpu(void)
+{
+	/* glibc registers an area for restartable sequences in which the kernel keeps the number of
+	 * the CPU: a load. Without it (an older kernel) the vDSO answers. */
+	if (__rseq_size) {
+		const struct rseq *area =
+			(const void *)((const char *)__builtin_thread_pointer() + __rseq_offset);
+
+		return *(const volatile uint32_t *)&area->cpu_id;
+	}
+	return (uint32_t)sched_getcpu();
 }
 
 static inline uint32_t sluice_load_u32(const uint32_t *p)

@@ -18,6 +18,7 @@
 #include <linux/io.h>
 #include <linux/limits.h>
 #include <linux/mm.h>
+#include <linux/smp.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/types.h>
@@ -49,6 +50,17 @@ static inline unsigned long sluice_lock(struct sluice_lock *l)
 static inline void sluice_unlock(struct sluice_lock *l, unsigned long flags)
 {
 	raw_spin_unlock_irqrestore(&l->lock, flags);
+}
+
+static inline bool sluice_trylock(struct sluice_lock *l, unsigned long *flags)
+{
+	return raw_spin_trylock_irqsave(&l->lock, *flags);
+}
+
+static inline uint32_t sluice_cpu(void)
+{
+	/* A hint: whoever is moved meanwhile takes another CPU's cache. */
+	return raw_smp_processor_id();
 }
 
 static inline uint32_t sluice_load_u32(const uint32_t *p)

@@ -42,6 +42,17 @@ static inline void sluice_unlock(struct sluice_lock *l, unsigned long flags)
 	l->held = 0;
 }
 
+static inline bool sluice_trylock(struct sluice_lock *l, unsigned long *flags)
+{
+	*flags = sluice_lock(l);
+	return true;
+}
+
+static inline uint32_t sluice_cpu(void)
+{
+	return 0;
+}
+
 static inline uint32_t sluice_load_u32(const uint32_t *p)
 {
 	return *(const volatile uint32_t *)p;

@@ -4,17 +4,30 @@
  *
  * Theory of operation: see rig.h.
  */
+#include <stdlib.h>
+
 #include "rig.h"
 
 void rig_open(struct rig *rig, uint64_t size)
 {
 	assert_int_equal(sluice_memfd_create("rig", size, RIG_DEV, &rig->mem), 0);
-	sluice_dma_init(&rig->dma, &rig->mem->pool, 7);
+	rig->stats = calloc(rig->mem->pool.n_caches, sizeof(*rig->stats));
+	assert_non_null(rig->stats);
+	sluice_dma_init(&rig->dma, &rig->mem->pool, 7, rig->stats);
 }
 
 void rig_close(struct rig *rig)
 {
 	sluice_memfd_destroy(rig->mem);
+	free(rig->stats);
+}
+
+struct sluice_dma_stats rig_stats(struct rig *rig)
+{
+	struct sluice_dma_stats sum;
+
+	sluice_dma_get_stats(&rig->dma, &sum);
+	return sum;
 }
 
 uint8_t *rig_device(struct rig *rig, uint64_t dev)

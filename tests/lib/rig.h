@@ -21,11 +21,15 @@
 struct rig {
 	struct sluice_memfd *mem;
 	struct sluice_dma dma;
+	struct sluice_dma_stats *stats;
 };
 
 /* Make a pool of size bytes and a device with id 7 on it; fails the test if it cannot. */
 void rig_open(struct rig *rig, uint64_t size);
 void rig_close(struct rig *rig);
+
+/* The device's counters. */
+struct sluice_dma_stats rig_stats(struct rig *rig);
 
 /* The byte of shared memory that the device finds at dev. */
 uint8_t *rig_device(struct rig *rig, uint64_t dev);

@@ -11,6 +11,25 @@
 #define KiB 1024u
 #define MiB (1024u * 1024u)
 
+/* A pool without chunks and with one cache. */
+static int empty_pool(struct sluice_pool *pool, struct sluice_chunk **chunks, uint32_t max_chunks,
+		      uint64_t dev)
+{
+	static _Alignas(64) uint8_t memory[65536];
+	static struct sluice_cache *cache = (void *)memory;
+	const struct sluice_pool_config config = {
+		.name = "test",
+		.dev = dev,
+		.chunks = chunks,
+		.max_chunks = max_chunks,
+		.caches = &cache,
+		.n_caches = 1,
+	};
+
+	assert_true(sluice_cache_size() <= sizeof(memory));
+	return sluice_pool_init(pool, &config);
+}
+
 static void fresh(struct rig *rig, uint64_t size)
 {
 	rig_open(rig, size);
@@ -148,7 +167,7 @@ static void chunks_that_do_not_join(void **state)
 	assert_non_null(memory);
 	for (int i = 0; i < 2; i++)
 		meta[i] = aligned_alloc(64, (sluice_chunk_size() + 63) & ~63ul);
-	assert_int_equal(sluice_pool_init(&pool, "gap", chunks, 2, RIG_DEV), 0);
+	assert_int_equal(empty_pool(&pool, chunks, 2, RIG_DEV), 0);
 	assert_int_equal(sluice_pool_add(&pool, meta[0], memory, RIG_DEV, 2 * MiB), 0);
 	assert_int_equal(
 		sluice_pool_add(&pool, meta[1], memory + 3 * MiB, RIG_DEV + 2 * MiB, 2 * MiB), 0);
@@ -215,11 +234,11 @@ static void bad_pools_are_refused(void **state)
 	uint64_t dev;
 
 	(void)state;
-	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 0, 0), -EINVAL);
-	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2049, 0), -EINVAL);
-	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2, 1), -EINVAL);
-	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2, UINT64_MAX - 4095), -EINVAL);
-	assert_int_equal(sluice_pool_init(&pool, "p", chunks, 2, RIG_DEV), 0);
+	assert_int_equal(empty_pool(&pool, chunks, 0, 0), -EINVAL);
+	assert_int_equal(empty_pool(&pool, chunks, 2049, 0), -EINVAL);
+	assert_int_equal(empty_pool(&pool, chunks, 2, 1), -EINVAL);
+	assert_int_equal(empty_pool(&pool, chunks, 2, UINT64_MAX - 4095), -EINVAL);
+	assert_int_equal(empty_pool(&pool, chunks, 2, RIG_DEV), 0);
 	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 0), -EINVAL);
 	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 4095), -EINVAL);
 	assert_int_equal(sluice_pool_add(&pool, meta, memory, RIG_DEV, 4 * MiB), -EINVAL);
@@ -294,6 +313,117 @@ static void a_256_byte_slot_takes_256_bytes(void **state)
 	rig_close(&rig);
 }
 
+static void what_caches_hold_is_bounded(void **state)
+{
+	static uint64_t taken[32768];
+	struct sluice_pool_stats stats;
+	uint64_t seed = 3;
+	struct rig rig;
+	size_t n = 0;
+
+	(void)state;
+	fresh(&rig, 16 * MiB);
+	for (int round = 0; round < 10; round++) {
+		struct sluice_slot slot;
+
+		for (int i = 0; i < 2000; i++) {
+			if (!sluice_pool_alloc(&rig.mem->pool, rig_length(&seed), 1, &slot))
+				taken[n++] = slot.dev;
+		}
+		while (n > 0) {
+			assert_int_equal(sluice_pool_free(&rig.mem->pool, taken[--n]), 0);
+			sluice_pool_get_stats(&rig.mem->pool, &stats);
+			/* A sixteenth, and a few slots more that came along with a slab's first. */
+			assert_true(stats.cached <= 16 * MiB / 16 + 8 * 4096);
+		}
+	}
+	assert_true(stats.cache_hits > 0);
+	assert_int_equal(stats.used, 0);
+	rig_close(&rig);
+}
+
+/* The seed's mixture, its live set replaced at random for long. */
+struct churn {
+	struct rig rig;
+	struct {
+		uint64_t dev;
+		uint32_t len;
+	} live[200000];
+	size_t n;
+	uint64_t payload, seed;
+};
+
+static bool churn_add(struct churn *churn, uint32_t len)
+{
+	struct sluice_slot slot;
+
+	if (sluice_pool_alloc(&churn->rig.mem->pool, len, 1, &slot))
+		return false;
+	churn->live[churn->n].dev = slot.dev;
+	churn->live[churn->n++].len = len;
+	churn->payload += len;
+	return true;
+}
+
+static void churn_drop(struct churn *churn)
+{
+	size_t i = rig_random(&churn->seed) % churn->n;
+
+	assert_int_equal(sluice_pool_free(&churn->rig.mem->pool, churn->live[i].dev), 0);
+	churn->payload -= churn->live[i].len;
+	churn->live[i] = churn->live[--churn->n];
+}
+
+static uint32_t churn_length(struct churn *churn)
+{
+	uint32_t len = rig_length(&churn->seed);
+
+	return len > 256 * KiB ? 256 * KiB : len;
+}
+
+/* G5: a pool is full when it is full, not when it is in pieces. */
+static void g5_churn_leaves_the_pool_dense(void **state)
+{
+	static struct churn churn;
+	const uint64_t pool = 64 * MiB;
+	unsigned int large = 0, large_failed = 0;
+
+	(void)state;
+	for (uint64_t run = 1; run <= 2; run++) {
+		churn = (struct churn){.seed = run * 77};
+		fresh(&churn.rig, pool);
+		for (int i = 0; i < 100000; i++) {
+			uint32_t len = churn_length(&churn);
+
+			while (churn.n && churn.payload + len > pool / 4 * 3)
+				churn_drop(&churn);
+			(void)churn_add(&churn, len);
+		}
+		while (churn_add(&churn, churn_length(&churn)))
+			continue;
+		assert_true(churn.payload >= pool / 100 * 85);
+
+		for (int i = 0; i < 50000; i++) {
+			uint32_t len = churn_length(&churn);
+			struct sluice_pool_stats stats;
+			bool ok;
+
+			for (;;) {
+				sluice_pool_get_stats(&churn.rig.mem->pool, &stats);
+				if (stats.used + len <= pool / 10 * 9)
+					break;
+				churn_drop(&churn);
+			}
+			ok = churn_add(&churn, len);
+			assert_true(ok || len > 16 * KiB);
+			large += len > 16 * KiB;
+			large_failed += !ok;
+		}
+		rig_close(&churn.rig);
+	}
+	assert_true(large_failed * 20 < large);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -307,6 +437,8 @@ int main(void)
 		cmocka_unit_test(bad_pools_are_refused),
 		cmocka_unit_test(g5_emptied_is_whole_again),
 		cmocka_unit_test(a_256_byte_slot_takes_256_bytes),
+		cmocka_unit_test(what_caches_hold_is_bounded),
+		cmocka_unit_test(g5_churn_leaves_the_pool_dense),
 	};
 
 	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * cache.c - the front of the pool: a small cache for each CPU
+ *
+ * Theory of operation
+ * -------------------
+ * A cache is a stack of slots for each kind: the slab classes, and runs of each length up to 64
+ * granules. What was freed last on this CPU is handed out first, because it is still warm; warm
+ * bytes are worth more than any cleverness in choosing others. A miss takes one slot for the caller
+ * and, of a slab class, a few more from the same slab; a stack that is full gives its older half
+ * back. Freeing on another CPU than the one that allocated is nothing special: the slot goes to the
+ * freeing CPU's stack, and from there back to the pool in batches.
+ *
+ * The lock of a cache belongs to its CPU in practice: another CPU takes it only to empty the cache
+ * when the pool has run dry, or when a thread was moved between asking which CPU it runs on and
+ * locking, and it never waits for it; if a cache is busy it goes to the next.
+ *
+ * Bounded holdings: a cache holds at most cache_limit units, 1/16 of the pool in all; when a slot
+ * would exceed that, stacks are emptied in turn. While the pool runs low (an eighth free) nothing
+ * is put in, each call gives back what its own stack of that kind holds, and a call that finds no
+ * room empties caches, its own first, until there is.
+ *
+ * A cached slot counts as taken for runs.c and slab.c; its record's tag is TAG_FREE, which is how a
+ * second free of it, or an unmap, is told from the first.
+ *
+ * Lock order: a cache, then the pool. Two caches only by trylock.
+ */
+#include "cache.h"
+
+#define BATCH	  8u	 /* slots moved at a time */
+#define STACK_MAX 65536u /* bytes in a stack of more than two slots */
+#define EMPTY_MAX 16u	 /* caches emptied by one call that finds no room */
+
+size_t sluice_cache_size(void)
+{
+	return (sizeof(struct sluice_cache) + 63) & ~(size_t)63;
+}
+
+static uint32_t depth_of(uint32_t kind)
+{
+	uint32_t depth = STACK_MAX / kind_bytes(kind);
+
+	return depth < 2 ? 2 : depth > DEPTH_MAX ? DEPTH_MAX : depth;
+}
+
+void sluice_cache_init(struct sluice_cache *cache)
+{
+	sluice_zero(cache, sizeof(*cache));
+	sluice_lock_init(&cache->lock);
+	for (uint32_t kind = 0; kind < CACHE_KINDS; kind++)
+		cache->depth[kind] = (uint8_t)depth_of(kind);
+}
+
+struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_t *index,
+					       unsigned long *flags)
+{
+	uint32_t i = *index;
+
+	/* Busy: its holder is another thread, perhaps preempted. Another cache does as well. */
+	for (uint32_t tries = 0; tries < 4; tries++) {
+		i = i + 1 < pool->n_caches ? i + 1 : 0;
+		if (sluice_trylock(&pool->caches[i]->lock, flags)) {
+			*index = i;
+			return pool->caches[i];
+		}
+	}
+	*flags = sluice_lock(&pool->caches[*index]->lock);
+	return pool->caches[*index];
+}
+
+/* Hand one slot back to runs.c or slab.c. Under both locks. */
+static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
+{
+	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first, head;
+
+	if (kind >= SLUICE_POOL_CLASSES) {
+		sluice_runs_release(pool, g);
+		return;
+	}
+	if (!run_at(pool, g, &first, &head))
+		return; /* cannot be: a slab with a taken slot stays */
+	(void)sluice_slab_release(
+		pool, first,
+		slab_index(kind, (unit << SLUICE_UNIT_SHIFT) - (first << SLUICE_GRANULE_SHIFT)));
+}
+
+static void one_to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
+{
+	unsigned long flags = sluice_lock(&pool->lock);
+
+	to_pool(pool, unit, kind);
+	sluice_pool_check_low(pool);
+	sluice_unlock(&pool->lock, flags);
+}
+
+/* Give back the n oldest slots of a stack. */
+static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
+		      uint32_t n)
+{
+	uint32_t *stack = cache->stack[kind], left = cache->height[kind] - n;
+	unsigned long flags;
+
+	if (!n)
+		return;
+	flags = sluice_lock(&pool->lock);
+	for (uint32_t i = 0; i < n; i++)
+		to_pool(pool, stack[i], kind);
+	sluice_pool_check_low(pool);
+	sluice_unlock(&pool->lock, flags);
+	for (uint32_t i = 0; i < left; i++)
+		stack[i] = stack[i + n];
+	cache->height[kind] = (uint8_t)left;
+	sluice_store_u32(&cache->held, cache->held - n * kind_units(kind));
+}
+
+static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
+{
+	give_back(pool, cache, cache->next, cache->height[cache->next]);
+	cache->next = cache->next + 1 < CACHE_KINDS ? cache->next + 1 : 0;
+}
+
+/* Give back everything in a cache. At most CACHE_KINDS stacks. */
+static void empty(struct sluice_pool *pool, struct sluice_cache *cache)
+{
+	for (uint32_t kind = 0; cache->held && kind < CACHE_KINDS; kind++)
+		give_back(pool, cache, kind, cache->height[kind]);
+}
+
+/* Empty the caches of other CPUs that hold anything. True if any did. */
+static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mine)
+{
+	uint32_t n = pool->n_caches < EMPTY_MAX ? pool->n_caches : EMPTY_MAX;
+	uint32_t first = mine->next;
+	bool any = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct sluice_cache *cache = pool->caches[(first + i) % pool->n_caches];
+		unsigned long flags;
+
+		if (cache == mine || !sluice_load_u32(&cache->held) ||
+		    !sluice_trylock(&cache->lock, &flags))
+			continue;
+		empty(pool, cache);
+		any = true;
+		sluice_unlock(&cache->lock, flags);
+	}
+	return any;
+}
+
+/*
+ * While the pool runs low, each call takes it upon itself to give back one stack of its own cache
+ * and one of another CPU's that may be idle: little by little, so that no call pays for all.
+ */
+static void give_back_some(struct sluice_pool *pool, struct sluice_cache *cache)
+{
+	struct sluice_cache *other = pool->caches[cache->next % pool->n_caches];
+	unsigned long flags;
+
+	give_back_next(pool, cache);
+	if (other == cache || !sluice_load_u32(&other->held) ||
+	    !sluice_trylock(&other->lock, &flags))
+		return;
+	give_back_next(pool, other);
+	sluice_unlock(&other->lock, flags);
+}
+
+/* Take a slot from the pool, and a few more for the cache if wanted. Sets the slot's unit. */
+static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
+		      uint32_t count, uint32_t align, uint32_t *unit)
+{
+	uint32_t g = 0, taken = 0, link;
+	unsigned long flags = sluice_lock(&pool->lock);
+	bool found;
+
+	if (class < SLUICE_POOL_CLASSES) {
+		found = sluice_slab_take(pool, class, pool->low ? 1 : BATCH, &g, &taken);
+	} else {
+		link = sluice_runs_take(pool, count, align, KIND_RUN, 0);
+		found = link != 0;
+		g = link - 1;
+	}
+	if (found) {
+		uint64_t used;
+
+		sluice_pool_check_low(pool);
+		used = pool->stats.bytes - (pool->free_granules << SLUICE_GRANULE_SHIFT);
+		if (used > pool->stats.used_max)
+			pool->stats.used_max = used;
+	}
+	sluice_unlock(&pool->lock, flags);
+	if (!found)
+		return false;
+	*unit = g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
+	if (class < SLUICE_POOL_CLASSES) {
+		uint32_t first = *unit, units = kind_units(class);
+
+		*unit = first + (uint32_t)__builtin_ctz(taken) * units;
+		for (taken &= taken - 1; taken; taken &= taken - 1)
+			cache_push(cache, class, first + (uint32_t)__builtin_ctz(taken) * units);
+	}
+	return true;
+}
+
+static bool reclaim(struct sluice_pool *pool)
+{
+	unsigned long flags = sluice_lock(&pool->lock);
+	bool any = sluice_slab_reclaim(pool);
+
+	sluice_pool_check_low(pool);
+	sluice_unlock(&pool->lock, flags);
+	return any;
+}
+
+/* The same, with everything given back first that is held without being in use. */
+static bool from_pool_hard(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
+			   uint32_t count, uint32_t align, uint32_t *unit)
+{
+	bool more = cache->held != 0;
+
+	empty(pool, cache);
+	more = empty_others(pool, cache) || more;
+	more = reclaim(pool) || more;
+	return more && from_pool(pool, cache, class, count, align, unit);
+}
+
+bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
+			 uint32_t count, uint32_t align, uint32_t *unit)
+{
+	if (from_pool(pool, cache, class, count, align, unit) ||
+	    from_pool_hard(pool, cache, class, count, align, unit))
+		return true;
+	sluice_count(&pool->full, 1);
+	return false;
+}
+
+void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
+			    uint32_t kind)
+{
+	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low)) {
+		if (cache->height[kind] == cache->depth[kind])
+			give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);
+		if (cache->held + kind_units(kind) > sluice_load_u32(&pool->cache_limit))
+			give_back_next(pool, cache);
+		if (cache->held + kind_units(kind) <= sluice_load_u32(&pool->cache_limit)) {
+			cache_push(cache, kind, unit);
+			return;
+		}
+	}
+	one_to_pool(pool, unit, kind);
+	if (cache->held)
+		give_back_some(pool, cache);
+}
+
+void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats)
+{
+	uint64_t taken = 0, given = 0;
+
+	for (uint32_t i = 0; i < pool->n_caches; i++) {
+		struct sluice_cache *cache = pool->caches[i];
+		unsigned long flags = sluice_lock(&cache->lock);
+
+		stats->cached += (uint64_t)cache->held << SLUICE_UNIT_SHIFT;
+		stats->allocs += cache->allocs;
+		stats->cache_hits += cache->hits;
+		taken += cache->bytes_taken;
+		given += cache->bytes_given;
+		sluice_unlock(&cache->lock, flags);
+	}
+	stats->used = taken - given;
+	stats->full = sluice_load_u64(&pool->full);
+}
