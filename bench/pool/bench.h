@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * bench.h - candidates and workloads of the pool's benchmark
+ *
+ * Theory of operation: a candidate is anything that hands out buffers of a bounded memory and takes
+ * them back by address. Every workload runs on every candidate, interleaved in one process, so that
+ * what the machine does meanwhile hits all of them alike.
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct candidate {
+	const char *name;
+	bool bounded; /* has a pool of the size given to open(), which can be full */
+	/* Make the pool, for so many threads; false if there is not the memory. */
+	bool (*open)(size_t pool, unsigned int threads);
+	void (*close)(void);
+	/* 0 if full. thread: which of the threads calls. */
+	uint64_t (*map)(size_t len, unsigned int thread);
+	void (*unmap)(uint64_t addr, size_t len, unsigned int thread);
+};
+
+extern const struct candidate cand_sluice, cand_scan, cand_classes, cand_malloc;
+
+/* xorshift64*; lengths as the cc-swiotlb series of 2023 reports them, capped at 256 KiB. */
+uint64_t next_random(uint64_t *state);
+uint32_t next_length(uint64_t *state);
+
+/* Time-stamp counter ticks, their length, and what reading it costs. */
+uint64_t ticks(void);
+double tick_ns(void);
+
+#endif

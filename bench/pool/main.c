@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * main.c - the pool's benchmark: `./run bench pool`
+ *
+ * Theory of operation
+ * -------------------
+ * Prints tables to standard output, and with a folder as argument CSV files for plotting. Nothing
+ * is copied anywhere: a map is an allocation with all that the DMA layer remembers, no bytes moved.
+ *
+ *   pairs	map and unmap at once, each size and the mixture; one thread, two, and two that free
+ *		what the other mapped
+ *   fill	latency of single maps while a share of the pool is in use, under random replacement
+ *		(a map that fails is followed by another unmap and is not retried)
+ *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
+ *		which maps fail
+ *
+ * Rounds of all candidates are interleaved; the figures are medians with minimum and maximum.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#include <sluice/dma.h>
+#include <sluice/memfd.h>
+
+#include "bench.h"
+
+#define MiB    ((size_t)1 << 20)
+#define ROUNDS 5
+#define BASE   UINT64_C(0x100000000)
+
+uint64_t next_random(uint64_t *state)
+{
+	uint64_t x = *state;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	*state = x;
+	return x * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+uint32_t next_length(uint64_t *state)
+{
+	static const struct {
+		uint32_t per_mille, low, high;
+	} bands[] = {
+		{35, 1, 512},	   {542, 513, 2048},	{336, 2049, 4096},
+		{47, 4097, 16384}, {40, 16385, 262144},
+	};
+	uint32_t pick = (uint32_t)(next_random(state) % 1000), i = 0;
+
+	while (i < 4 && pick >= bands[i].per_mille)
+		pick -= bands[i++].per_mille;
+	return bands[i].low + (uint32_t)(next_random(state) % (bands[i].high - bands[i].low + 1));
+}
+
+uint64_t ticks(void)
+{
+	unsigned int cpu;
+
+	return __rdtscp(&cpu);
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+double tick_ns(void)
+{
+	static double ns;
+
+	if (ns == 0) {
+		double start = seconds();
+		uint64_t first = ticks();
+
+		while (seconds() < start + 0.05)
+			continue;
+		ns = (seconds() - start) * 1e9 / (double)(ticks() - first);
+	}
+	return ns;
+}
+
+/* Sluice itself, as the DMA layer uses it: the slot, its record, and the claim at unmap. */
+
+static struct sluice_memfd *mem;
+
+static bool sluice_open(size_t pool, unsigned int threads)
+{
+	(void)threads;
+	return sluice_memfd_create("bench", pool, BASE, &mem) == 0;
+}
+
+static void sluice_close(void)
+{
+	sluice_memfd_destroy(mem);
+}
+
+static uint64_t sluice_map(size_t len, unsigned int thread)
+{
+	struct sluice_slot slot;
+
+	(void)thread;
+	if (sluice_pool_alloc(&mem->pool, len, 1, &slot))
+		return 0;
+	sluice_store_u64(&slot.record->orig, len);
+	sluice_store_u32(&slot.record->len, (uint32_t)len);
+	return slot.dev;
+}
+
+static void sluice_unmap(uint64_t addr, size_t len, unsigned int thread)
+{
+	(void)len;
+	(void)thread;
+	(void)sluice_pool_free(&mem->pool, addr);
+}
+
+const struct candidate cand_sluice = {"sluice",	    true,	sluice_open,
+				      sluice_close, sluice_map, sluice_unmap};
+
+static const struct candidate *const candidates[] = {&cand_sluice, &cand_scan, &cand_classes,
+						     &cand_malloc};
+#define CANDIDATES (sizeof(candidates) / sizeof(candidates[0]))
+
+static FILE *csv;
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void report(const char *table, const char *row, const char *name, double *values)
+{
+	qsort(values, ROUNDS, sizeof(*values), by_value);
+	printf("  %-22s %-12s %9.1f  (%.1f .. %.1f)\n", row, name, values[ROUNDS / 2], values[0],
+	       values[ROUNDS - 1]);
+	if (csv)
+		fprintf(csv, "%s,%s,%s,%.2f,%.2f,%.2f\n", table, row, name, values[ROUNDS / 2],
+			values[0], values[ROUNDS - 1]);
+}
+
+/* pairs */
+
+#define PAIRS 400000
+
+struct pair_job {
+	const struct candidate *c;
+	uint32_t *lengths;
+	uint64_t *box; /* hand-over: addresses for the other thread, or NULL */
+	unsigned int thread;
+	double ns;
+};
+
+/* Map and unmap at once; or, with a box, map into it and unmap what the other left in its. */
+static void *pair_run(void *arg)
+{
+	struct pair_job *job = arg, *other = job->box ? &job[job->thread ? -1 : 1] : NULL;
+	double start = seconds();
+
+	for (uint32_t i = 0; i < PAIRS; i++) {
+		uint32_t len = job->lengths[i];
+		uint64_t addr;
+
+		if (other) {
+			addr = __atomic_exchange_n(&other->box[i % 256], 0, __ATOMIC_ACQ_REL);
+			if (addr)
+				job->c->unmap(addr, len, job->thread);
+			addr = job->c->map(len, job->thread);
+			addr = __atomic_exchange_n(&job->box[i % 256], addr, __ATOMIC_ACQ_REL);
+		} else {
+			addr = job->c->map(len, job->thread);
+		}
+		if (addr)
+			job->c->unmap(addr, len, job->thread);
+	}
+	job->ns = (seconds() - start) * 1e9 / PAIRS;
+	return NULL;
+}
+
+static double pair_round(const struct candidate *c, uint32_t *lengths, unsigned int threads,
+			 bool crossed)
+{
+	static uint64_t box[2][256];
+	struct pair_job jobs[2];
+	pthread_t id[2];
+	double sum = 0;
+
+	if (!c->open(64 * MiB, threads))
+		return 0;
+	memset(box, 0, sizeof(box));
+	for (unsigned int t = 0; t < threads; t++)
+		jobs[t] = (struct pair_job){c, lengths, crossed ? box[t] : NULL, t, 0};
+	for (unsigned int t = 1; t < threads; t++)
+		pthread_create(&id[t], NULL, pair_run, &jobs[t]);
+	pair_run(&jobs[0]);
+	for (unsigned int t = 1; t < threads; t++)
+		pthread_join(id[t], NULL);
+	for (unsigned int t = 0; t < threads; t++)
+		sum += jobs[t].ns;
+	for (unsigned int t = 0; crossed && t < threads; t++) {
+		for (int i = 0; i < 256; i++) {
+			if (box[t][i])
+				c->unmap(box[t][i], lengths[i], t);
+		}
+	}
+	c->close();
+	return sum / threads;
+}
+
+static void pairs(void)
+{
+	static const uint32_t sizes[] = {0, 256, 1500, 4096, 16384, 65536, 262144};
+	static const struct {
+		const char *name;
+		unsigned int threads;
+		bool crossed;
+	} ways[] = {
+		{"1 thread", 1, false}, {"2 threads", 2, false}, {"freed by the other", 2, true}};
+	uint32_t *lengths = malloc(PAIRS * sizeof(*lengths));
+
+	for (size_t w = 0; lengths && w < sizeof(ways) / sizeof(ways[0]); w++) {
+		printf("\nmap+unmap without copy, %s, ns per pair and thread: median (min .. "
+		       "max)\n",
+		       ways[w].name);
+		for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+			static double values[CANDIDATES][ROUNDS];
+			uint64_t seed = 1;
+			char row[32];
+
+			if (w && s > 3)
+				continue;
+			for (uint32_t i = 0; i < PAIRS; i++)
+				lengths[i] = sizes[s] ? sizes[s] : next_length(&seed);
+			for (int r = 0; r < ROUNDS; r++) {
+				for (size_t c = 0; c < CANDIDATES; c++)
+					values[c][r] = pair_round(candidates[c], lengths,
+								  ways[w].threads, ways[w].crossed);
+			}
+			snprintf(row, sizeof(row), sizes[s] ? "%u B" : "mixture", sizes[s]);
+			for (size_t c = 0; c < CANDIDATES; c++)
+				report(ways[w].name, row, candidates[c]->name, values[c]);
+		}
+	}
+	free(lengths);
+}
+
+/* fill: a live set, its payload kept at a share of the pool by random replacement */
+
+struct live {
+	uint64_t addr;
+	uint32_t len;
+};
+
+struct set {
+	struct live *item;
+	size_t n, max;
+	uint64_t payload;
+};
+
+static bool set_add(struct set *set, const struct candidate *c, uint32_t len)
+{
+	uint64_t addr = set->n < set->max ? c->map(len, 0) : 0;
+
+	if (!addr)
+		return false;
+	set->item[set->n++] = (struct live){addr, len};
+	set->payload += len;
+	return true;
+}
+
+static void set_drop(struct set *set, const struct candidate *c, uint64_t *seed)
+{
+	size_t i = next_random(seed) % set->n;
+
+	c->unmap(set->item[i].addr, set->item[i].len, 0);
+	set->payload -= set->item[i].len;
+	set->item[i] = set->item[--set->n];
+}
+
+static void set_clear(struct set *set, const struct candidate *c)
+{
+	while (set->n) {
+		struct live *last = &set->item[--set->n];
+
+		c->unmap(last->addr, last->len, 0);
+	}
+	set->payload = 0;
+}
+
+/* Fill up to share of the pool in payload, or as near as it goes. */
+static void set_fill(struct set *set, const struct candidate *c, double share, size_t pool,
+		     uint64_t *seed)
+{
+	int misses = 0;
+
+	while ((double)set->payload < share * (double)pool && misses < 1000)
+		misses += !set_add(set, c, next_length(seed));
+}
+
+#define BUCKETS 4096
+static uint32_t histogram[BUCKETS + 1]; /* in steps of one tick group */
+
+static double percentile(double share, uint64_t total, double step)
+{
+	uint64_t seen = 0;
+
+	for (uint32_t b = 0; b <= BUCKETS; b++) {
+		seen += histogram[b];
+		if ((double)seen >= share * (double)total)
+			return b * step;
+	}
+	return BUCKETS * step;
+}
+
+static void fill_one(const struct candidate *c, size_t pool, double share)
+{
+	const uint32_t steps = 400000;
+	uint64_t seed = 7, failed = 0, large = 0, large_failed = 0, overhead = UINT64_MAX;
+	struct set set = {malloc(4000000 * sizeof(struct live)), 0, 4000000, 0};
+	uint64_t fail_ticks = 0;
+	char row[48];
+
+	if (!set.item || !c->open(pool, 1)) {
+		free(set.item);
+		return;
+	}
+	for (int i = 0; i < 1000; i++) {
+		uint64_t t = ticks();
+
+		t = ticks() - t;
+		overhead = t < overhead ? t : overhead;
+	}
+	set_fill(&set, c, share, pool, &seed);
+	memset(histogram, 0, sizeof(histogram));
+	for (uint32_t i = 0; i < steps; i++) {
+		uint32_t len = next_length(&seed);
+		uint64_t t;
+		double ns;
+		bool ok;
+
+		while (set.n && (double)(set.payload + len) > share * (double)pool)
+			set_drop(&set, c, &seed);
+		t = ticks();
+		ok = set_add(&set, c, len);
+		t = ticks() - t;
+		t = t > overhead ? t - overhead : 0;
+		ns = (double)t * tick_ns();
+		large += len > 16384;
+		if (ok) {
+			histogram[ns < BUCKETS * 10 ? (uint32_t)(ns / 10) : BUCKETS]++;
+		} else {
+			failed++;
+			large_failed += len > 16384;
+			fail_ticks += t;
+			if (set.n)
+				set_drop(&set, c, &seed);
+		}
+		if (share == 0)
+			set_clear(&set, c);
+	}
+	snprintf(row, sizeof(row), "%zu MiB %2.0f %%", pool / MiB, share * 100);
+	printf("  %-14s %-12s p50 %6.0f  p99 %7.0f  p99.9 %8.0f  failed %5.2f %%, over 16 KiB "
+	       "%6.2f "
+	       "%%, a failing map %8.0f\n",
+	       row, c->name, percentile(0.5, steps - failed, 10),
+	       percentile(0.99, steps - failed, 10), percentile(0.999, steps - failed, 10),
+	       100.0 * (double)failed / steps,
+	       large ? 100.0 * (double)large_failed / (double)large : 0,
+	       failed ? (double)fail_ticks * tick_ns() / (double)failed : 0);
+	if (csv)
+		fprintf(csv, "fill,%s,%s,%.0f,%.0f,%.0f\n", row, c->name,
+			percentile(0.5, steps - failed, 10), percentile(0.99, steps - failed, 10),
+			percentile(0.999, steps - failed, 10));
+	set_clear(&set, c);
+	c->close();
+	free(set.item);
+}
+
+static void fill(void)
+{
+	static const double shares[] = {0, 0.5, 0.9, 0.97};
+
+	printf("\none map, ns, with a share of the pool in use as payload, random replacement\n");
+	for (size_t pool = 64 * MiB; pool <= 1024 * MiB; pool *= 16) {
+		for (size_t s = 0; s < sizeof(shares) / sizeof(shares[0]); s++) {
+			for (size_t c = 0; c < CANDIDATES; c++) {
+				if (candidates[c]->bounded)
+					fill_one(candidates[c], pool, shares[s]);
+			}
+		}
+	}
+}
+
+/* dense */
+
+static void dense(void)
+{
+	static double values[CANDIDATES][ROUNDS];
+
+	printf("\npayload per byte of a 64 MiB pool at the first map that fails, after churn, "
+	       "%%\n");
+	for (int r = 0; r < ROUNDS; r++) {
+		for (size_t k = 0; k < CANDIDATES; k++) {
+			const struct candidate *c = candidates[k];
+			struct set set = {malloc(400000 * sizeof(struct live)), 0, 400000, 0};
+			uint64_t seed = (uint64_t)r * 77 + 5;
+
+			if (!c->bounded || !set.item || !c->open(64 * MiB, 1)) {
+				free(set.item);
+				continue;
+			}
+			for (int i = 0; i < 300000; i++) {
+				uint32_t len = next_length(&seed);
+
+				while (set.n &&
+				       (double)(set.payload + len) > 0.75 * (double)(64 * MiB))
+					set_drop(&set, c, &seed);
+				(void)set_add(&set, c, len);
+			}
+			while (set_add(&set, c, next_length(&seed)))
+				continue;
+			values[k][r] = 100.0 * (double)set.payload / (double)(64 * MiB);
+			set_clear(&set, c);
+			c->close();
+			free(set.item);
+		}
+	}
+	for (size_t k = 0; k < CANDIDATES; k++) {
+		if (candidates[k]->bounded)
+			report("dense", "first failure", candidates[k]->name, values[k]);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1) {
+		csv = fopen(argv[1], "w");
+		if (!csv) {
+			fprintf(stderr, "bench pool: cannot write %s: %s\n", argv[1],
+				strerror(errno));
+			return 1;
+		}
+		fprintf(csv, "table,row,candidate,median,min,max\n");
+	}
+	printf("a tick is %.2f ns\n", tick_ns());
+	pairs();
+	fill();
+	dense();
+	if (csv)
+		fclose(csv);
+	return 0;
+}
