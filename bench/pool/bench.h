@@ -19,8 +19,8 @@ struct candidate {
 	/* Make the pool, for so many threads; false if there is not the memory. */
 	bool (*open)(size_t pool, unsigned int threads);
 	void (*close)(void);
-	/* 0 if full. thread: which of the threads calls. */
-	uint64_t (*map)(size_t len, unsigned int thread);
+	/* 0 if full. thread: which of the threads calls. taken: bytes of the pool that it took. */
+	uint64_t (*map)(size_t len, unsigned int thread, uint32_t *taken);
 	void (*unmap)(uint64_t addr, size_t len, unsigned int thread);
 };
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * main.c - the pool's benchmark: `./run bench pool`
+ * main.c - the pool's benchmark: `./run bench pool` (bench/pool.sh)
  *
  * Theory of operation
  * -------------------
- * Prints tables to standard output, and with a folder as argument CSV files for plotting. Nothing
- * is copied anywhere: a map is an allocation with all that the DMA layer remembers, no bytes moved.
+ * Prints tables to standard output and, with -c FILE, the same as CSV. With -m NAME only malloc()
+ * is measured, under that name: for an allocator that is preloaded. Nothing is copied anywhere: a
+ * map is an allocation with all that the DMA layer remembers, no bytes moved.
  *
  *   pairs	map and unmap at once, each size and the mixture; one thread, two, and two that free
  *		what the other mapped
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <x86intrin.h>
 
 #include <sluice/dma.h>
@@ -104,7 +106,7 @@ static void sluice_close(void)
 	sluice_memfd_destroy(mem);
 }
 
-static uint64_t sluice_map(size_t len, unsigned int thread)
+static uint64_t sluice_map(size_t len, unsigned int thread, uint32_t *taken)
 {
 	struct sluice_slot slot;
 
@@ -113,6 +115,7 @@ static uint64_t sluice_map(size_t len, unsigned int thread)
 		return 0;
 	sluice_store_u64(&slot.record->orig, len);
 	sluice_store_u32(&slot.record->len, (uint32_t)len);
+	*taken = (uint32_t)slot.size;
 	return slot.dev;
 }
 
@@ -126,9 +129,10 @@ static void sluice_unmap(uint64_t addr, size_t len, unsigned int thread)
 const struct candidate cand_sluice = {"sluice",	    true,	sluice_open,
 				      sluice_close, sluice_map, sluice_unmap};
 
-static const struct candidate *const candidates[] = {&cand_sluice, &cand_scan, &cand_classes,
-						     &cand_malloc};
-#define CANDIDATES (sizeof(candidates) / sizeof(candidates[0]))
+static const struct candidate *candidates[] = {&cand_sluice, &cand_scan, &cand_classes,
+					       &cand_malloc};
+static size_t n_candidates = sizeof(candidates) / sizeof(candidates[0]);
+#define CANDIDATES 4
 
 static FILE *csv;
 
@@ -168,17 +172,17 @@ static void *pair_run(void *arg)
 	double start = seconds();
 
 	for (uint32_t i = 0; i < PAIRS; i++) {
-		uint32_t len = job->lengths[i];
+		uint32_t len = job->lengths[i], taken;
 		uint64_t addr;
 
 		if (other) {
 			addr = __atomic_exchange_n(&other->box[i % 256], 0, __ATOMIC_ACQ_REL);
 			if (addr)
 				job->c->unmap(addr, len, job->thread);
-			addr = job->c->map(len, job->thread);
+			addr = job->c->map(len, job->thread, &taken);
 			addr = __atomic_exchange_n(&job->box[i % 256], addr, __ATOMIC_ACQ_REL);
 		} else {
-			addr = job->c->map(len, job->thread);
+			addr = job->c->map(len, job->thread, &taken);
 		}
 		if (addr)
 			job->c->unmap(addr, len, job->thread);
@@ -242,12 +246,12 @@ static void pairs(void)
 			for (uint32_t i = 0; i < PAIRS; i++)
 				lengths[i] = sizes[s] ? sizes[s] : next_length(&seed);
 			for (int r = 0; r < ROUNDS; r++) {
-				for (size_t c = 0; c < CANDIDATES; c++)
+				for (size_t c = 0; c < n_candidates; c++)
 					values[c][r] = pair_round(candidates[c], lengths,
 								  ways[w].threads, ways[w].crossed);
 			}
 			snprintf(row, sizeof(row), sizes[s] ? "%u B" : "mixture", sizes[s]);
-			for (size_t c = 0; c < CANDIDATES; c++)
+			for (size_t c = 0; c < n_candidates; c++)
 				report(ways[w].name, row, candidates[c]->name, values[c]);
 		}
 	}
@@ -258,23 +262,25 @@ static void pairs(void)
 
 struct live {
 	uint64_t addr;
-	uint32_t len;
+	uint32_t len, taken;
 };
 
 struct set {
 	struct live *item;
 	size_t n, max;
-	uint64_t payload;
+	uint64_t payload, used;
 };
 
 static bool set_add(struct set *set, const struct candidate *c, uint32_t len)
 {
-	uint64_t addr = set->n < set->max ? c->map(len, 0) : 0;
+	uint32_t taken;
+	uint64_t addr = set->n < set->max ? c->map(len, 0, &taken) : 0;
 
 	if (!addr)
 		return false;
-	set->item[set->n++] = (struct live){addr, len};
+	set->item[set->n++] = (struct live){addr, len, taken};
 	set->payload += len;
+	set->used += taken;
 	return true;
 }
 
@@ -284,6 +290,7 @@ static void set_drop(struct set *set, const struct candidate *c, uint64_t *seed)
 
 	c->unmap(set->item[i].addr, set->item[i].len, 0);
 	set->payload -= set->item[i].len;
+	set->used -= set->item[i].taken;
 	set->item[i] = set->item[--set->n];
 }
 
@@ -294,16 +301,16 @@ static void set_clear(struct set *set, const struct candidate *c)
 
 		c->unmap(last->addr, last->len, 0);
 	}
-	set->payload = 0;
+	set->payload = set->used = 0;
 }
 
-/* Fill up to share of the pool in payload, or as near as it goes. */
+/* Fill up to a share of the pool, or as near as it goes. */
 static void set_fill(struct set *set, const struct candidate *c, double share, size_t pool,
 		     uint64_t *seed)
 {
 	int misses = 0;
 
-	while ((double)set->payload < share * (double)pool && misses < 1000)
+	while ((double)set->used < share * (double)pool && misses < 1000)
 		misses += !set_add(set, c, next_length(seed));
 }
 
@@ -326,7 +333,7 @@ static void fill_one(const struct candidate *c, size_t pool, double share)
 {
 	const uint32_t steps = 400000;
 	uint64_t seed = 7, failed = 0, large = 0, large_failed = 0, overhead = UINT64_MAX;
-	struct set set = {malloc(4000000 * sizeof(struct live)), 0, 4000000, 0};
+	struct set set = {malloc(4000000 * sizeof(struct live)), 0, 4000000, 0, 0};
 	uint64_t fail_ticks = 0;
 	char row[48];
 
@@ -348,7 +355,7 @@ static void fill_one(const struct candidate *c, size_t pool, double share)
 		double ns;
 		bool ok;
 
-		while (set.n && (double)(set.payload + len) > share * (double)pool)
+		while (set.n && (double)(set.used + len) > share * (double)pool)
 			set_drop(&set, c, &seed);
 		t = ticks();
 		ok = set_add(&set, c, len);
@@ -390,10 +397,10 @@ static void fill(void)
 {
 	static const double shares[] = {0, 0.5, 0.9, 0.97};
 
-	printf("\none map, ns, with a share of the pool in use as payload, random replacement\n");
+	printf("\none map, ns, with a share of the pool in use, random replacement\n");
 	for (size_t pool = 64 * MiB; pool <= 1024 * MiB; pool *= 16) {
 		for (size_t s = 0; s < sizeof(shares) / sizeof(shares[0]); s++) {
-			for (size_t c = 0; c < CANDIDATES; c++) {
+			for (size_t c = 0; c < n_candidates; c++) {
 				if (candidates[c]->bounded)
 					fill_one(candidates[c], pool, shares[s]);
 			}
@@ -410,9 +417,9 @@ static void dense(void)
 	printf("\npayload per byte of a 64 MiB pool at the first map that fails, after churn, "
 	       "%%\n");
 	for (int r = 0; r < ROUNDS; r++) {
-		for (size_t k = 0; k < CANDIDATES; k++) {
+		for (size_t k = 0; k < n_candidates; k++) {
 			const struct candidate *c = candidates[k];
-			struct set set = {malloc(400000 * sizeof(struct live)), 0, 400000, 0};
+			struct set set = {malloc(400000 * sizeof(struct live)), 0, 400000, 0, 0};
 			uint64_t seed = (uint64_t)r * 77 + 5;
 
 			if (!c->bounded || !set.item || !c->open(64 * MiB, 1)) {
@@ -435,7 +442,7 @@ static void dense(void)
 			free(set.item);
 		}
 	}
-	for (size_t k = 0; k < CANDIDATES; k++) {
+	for (size_t k = 0; k < n_candidates; k++) {
 		if (candidates[k]->bounded)
 			report("dense", "first failure", candidates[k]->name, values[k]);
 	}
@@ -443,19 +450,34 @@ static void dense(void)
 
 int main(int argc, char **argv)
 {
-	if (argc > 1) {
-		csv = fopen(argv[1], "w");
-		if (!csv) {
-			fprintf(stderr, "bench pool: cannot write %s: %s\n", argv[1],
+	static struct candidate preloaded;
+	int option;
+
+	while ((option = getopt(argc, argv, "c:m:")) != -1) {
+		switch (option) {
+		case 'c':
+			csv = fopen(optarg, "a");
+			if (csv)
+				break;
+			fprintf(stderr, "bench pool: cannot write %s: %s\n", optarg,
 				strerror(errno));
 			return 1;
+		case 'm':
+			preloaded = cand_malloc;
+			preloaded.name = optarg;
+			candidates[0] = &preloaded;
+			n_candidates = 1;
+			break;
+		default:
+			fprintf(stderr, "usage: pool [-c CSV] [-m NAME]\n");
+			return 1;
 		}
-		fprintf(csv, "table,row,candidate,median,min,max\n");
 	}
-	printf("a tick is %.2f ns\n", tick_ns());
 	pairs();
-	fill();
-	dense();
+	if (n_candidates > 1) {
+		fill();
+		dense();
+	}
 	if (csv)
 		fclose(csv);
 	return 0;

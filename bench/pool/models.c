@@ -107,10 +107,11 @@ full:
 	return 0;
 }
 
-static uint64_t scan_map(size_t len, unsigned int thread)
+static uint64_t scan_map(size_t len, unsigned int thread, uint32_t *taken)
 {
 	uint32_t n = (uint32_t)((len + SLOT - 1) / SLOT);
 
+	*taken = n * SLOT;
 	if (n > SEGMENT)
 		return 0;
 	for (uint32_t i = 0; i < scan.n_areas; i++) {
@@ -186,7 +187,7 @@ static void classes_close(void)
 		free(classes.list[c].stack);
 }
 
-static uint64_t classes_map(size_t len, unsigned int thread)
+static uint64_t classes_map(size_t len, unsigned int thread, uint32_t *taken)
 {
 	(void)thread;
 	for (int c = 0; c < CLASSES; c++) {
@@ -200,6 +201,7 @@ static uint64_t classes_map(size_t len, unsigned int thread)
 		if (list->n)
 			addr = list->stack[--list->n];
 		sluice_unlock(&list->lock, flags);
+		*taken = class_size[c];
 		if (addr)
 			return addr;
 	}
@@ -236,8 +238,9 @@ static void malloc_close(void)
 {
 }
 
-static uint64_t malloc_map(size_t len, unsigned int thread)
+static uint64_t malloc_map(size_t len, unsigned int thread, uint32_t *taken)
 {
+	*taken = (uint32_t)len;
 	(void)thread;
 	return (uint64_t)(uintptr_t)malloc(len);
 }
