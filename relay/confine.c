@@ -138,6 +138,9 @@ static const struct allowed extra[] = {
 	ANY(getrandom),
 	ANY(fstat),
 	ANY(tgkill),
+	ANY(gettimeofday),
+	ANY(rseq),
+	ANY(set_robust_list),
 	ANY(lseek),
 	ANY(getdents64),
 #endif

@@ -42,7 +42,6 @@
  */
 #include <endian.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -89,7 +88,7 @@ static bool get_index(const struct region *region, uint64_t ring, uint16_t *inde
 
 	if (!get(region, ring + 2, &v, sizeof(v)))
 		return false;
-	atomic_thread_fence(memory_order_acquire);
+	__sync_synchronize(); /* the entries are read after the index */
 	*index = le16toh(v);
 	return true;
 }
