@@ -9,7 +9,7 @@
  * mapping or looking up shared objects. So the two ends are never joined. The backend gets a socket
  * of the relay's, and the only thing that goes on is CONFIG_CHANGE, a message without content, made
  * anew. Everything else is answered with an error where the backend wants an answer (the spec,
- * "Back-end message types").
+ * "Back-end message types"), and fds are dropped by the kernel before they are installed.
  *
  * CONFIG_CHANGE goes up without need_reply and is acknowledged here: a front-end that waits for the
  * backend at that moment would otherwise wait for ever. If the front-end does not read, it is
@@ -60,7 +60,7 @@ void backchan_serve(struct relay *r)
 {
 	struct vu_msg m;
 	uint64_t result = 1;
-	int rc = vu_recv(r->be.channel, &m, WAIT_CHANNEL);
+	int rc = vu_recv_plain(r->be.channel, &m, WAIT_CHANNEL);
 
 	if (rc) {
 		if (rc != -ENOTCONN) {
@@ -71,14 +71,14 @@ void backchan_serve(struct relay *r)
 		r->be.channel = -1;
 		return;
 	}
-	if (m.h.request == VU_BACKEND_CONFIG_CHANGE && !m.h.size && !m.nfds &&
+	if (m.h.request == VU_BACKEND_CONFIG_CHANGE && !m.h.size && !m.dropped &&
 	    !(m.h.flags & VU_REPLY))
 		result = config_change(r);
 	else
-		relay_log_peer("refused request %u of the backend (%u bytes, %u file descriptors): "
-			       "of its own requests only CONFIG_CHANGE reaches the front-end",
-			       m.h.request, m.h.size, m.nfds);
-	vu_close_fds(&m);
+		relay_log_peer(
+			"refused request %u of the backend (%u bytes%s): of its own requests "
+			"only CONFIG_CHANGE reaches the front-end",
+			m.h.request, m.h.size, m.dropped ? ", with files" : "");
 	if (!(m.h.flags & VU_NEED_REPLY) || !(r->be.agreed & VU_BIT(VU_P_REPLY_ACK)))
 		return;
 	vu_set_u64(&m, m.h.request, result);

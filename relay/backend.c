@@ -110,12 +110,11 @@ int backend_ask(struct relay *r, struct vu_msg *m, int timeout_ms)
 	else if (rc)
 		snprintf(why, sizeof(why), "%s", strerror(-rc));
 	if (!rc) {
-		rc = vu_recv(r->be.fd, m, WAIT_MESSAGE);
+		rc = vu_recv_plain(r->be.fd, m, WAIT_MESSAGE);
 		if (rc)
 			snprintf(why, sizeof(why), "%s", vu_recv_error(rc));
 	}
-	if (!rc && (m->nfds || m->h.request != request || !(m->h.flags & VU_REPLY))) {
-		vu_close_fds(m);
+	if (!rc && (m->dropped || m->h.request != request || !(m->h.flags & VU_REPLY))) {
 		snprintf(why, sizeof(why), "it sent something else where %s was to be answered",
 			 vu_rule(request)->name);
 		rc = -EBADMSG;

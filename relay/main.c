@@ -15,7 +15,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -201,6 +201,8 @@ int sluice_relay_main(int argc, char **argv)
 		return 1;
 	raise_fd_limit();
 	ring_signal_prepare();
+	/* A log that nobody reads any more is no reason to take the guest's disk away. */
+	signal(SIGPIPE, SIG_IGN);
 	rc = door_start(&relay.door, &o.plan);
 	if (rc) {
 		relay_log("cannot start the helper process: %s", strerror(-rc));

@@ -103,7 +103,12 @@ int setup_add_region(struct relay *r, struct vu_msg *m)
 		return REFUSE;
 	}
 	rc = memory_add(&r->mem, &m->p.one.region, fd);
-	return rc ? refused_memory(rc) : memory_came(r);
+	if (rc)
+		return refused_memory(rc);
+	rc = memory_came(r);
+	if (rc == REFUSE)
+		drop_region(r, memory_find(&r->mem, &m->p.one.region));
+	return rc;
 }
 
 int setup_rem_region(struct relay *r, struct vu_msg *m)

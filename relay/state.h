@@ -192,7 +192,7 @@ int backchan_open(struct relay *r);
  * backchan_serve - take one request from that channel
  *
  * CONFIG_CHANGE is passed to the front-end. All others would have the front-end map what the
- * backend sends, or look things up for it: refused, and the fds that came along closed.
+ * backend sends, or look things up for it: refused, and fds that come along never installed.
  */
 void backchan_serve(struct relay *r);
 

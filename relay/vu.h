@@ -155,6 +155,7 @@ struct vu_msg {
 	} p;
 	int fds[VU_MAX_FDS];
 	unsigned int nfds;
+	bool dropped; /* vu_recv_plain(): there were fds */
 };
 
 /**
@@ -169,6 +170,14 @@ struct vu_msg {
  * stream cannot be used any more: the protocol has no way to find the next message.
  */
 int vu_recv(int fd, struct vu_msg *m, int timeout_ms);
+
+/**
+ * vu_recv_plain - take one message from a peer that has no fds to send
+ *
+ * As vu_recv(), but fds are never installed: the kernel drops them, and @m->dropped says so. A
+ * backend's go this way, since closing a file of its making may already take for ever.
+ */
+int vu_recv_plain(int fd, struct vu_msg *m, int timeout_ms);
 
 /**
  * vu_recv_error - what an error of vu_recv() means, for a log line

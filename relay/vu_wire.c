@@ -72,8 +72,15 @@ static int take_fds(struct msghdr *msg, struct vu_msg *m, bool first)
 	return error;
 }
 
-static int recv_exactly(int fd, void *buf, size_t len, struct vu_msg *m, bool header,
-			int64_t deadline)
+/* What is being received into, and whether fds may come with it. */
+struct part {
+	void *buf;
+	size_t len;
+	bool header;
+	bool plain;
+};
+
+static int recv_exactly(int fd, const struct part *part, struct vu_msg *m, int64_t deadline)
 {
 	union {
 		struct cmsghdr align;
@@ -81,13 +88,16 @@ static int recv_exactly(int fd, void *buf, size_t len, struct vu_msg *m, bool he
 	} control;
 	size_t done = 0;
 
-	while (done < len) {
-		struct iovec iov = {.iov_base = (char *)buf + done, .iov_len = len - done};
+	while (done < part->len) {
+		struct iovec iov = {
+			.iov_base = (char *)part->buf + done,
+			.iov_len = part->len - done,
+		};
 		struct msghdr msg = {
 			.msg_iov = &iov,
 			.msg_iovlen = 1,
-			.msg_control = control.buf,
-			.msg_controllen = sizeof(control.buf),
+			.msg_control = part->plain ? NULL : control.buf,
+			.msg_controllen = part->plain ? 0 : sizeof(control.buf),
 		};
 		ssize_t n;
 		int rc = wait_for(fd, POLLIN, deadline);
@@ -100,23 +110,29 @@ static int recv_exactly(int fd, void *buf, size_t len, struct vu_msg *m, bool he
 				continue;
 			return errno == ECONNRESET ? -ENOTCONN : -errno;
 		}
-		rc = take_fds(&msg, m, header && done == 0);
+		if (part->plain)
+			m->dropped |= (msg.msg_flags & MSG_CTRUNC) != 0;
+		else
+			rc = take_fds(&msg, m, part->header && done == 0);
 		if (rc)
 			return rc;
 		if (n == 0)
-			return header && done == 0 ? -ENOTCONN : -EBADMSG;
+			return part->header && done == 0 ? -ENOTCONN : -EBADMSG;
 		done += (size_t)n;
 	}
 	return 0;
 }
 
-int vu_recv(int fd, struct vu_msg *m, int timeout_ms)
+static int receive(int fd, struct vu_msg *m, int timeout_ms, bool plain)
 {
+	const struct part header = {&m->h, sizeof(m->h), true, plain};
+	struct part payload = {&m->p, 0, false, plain};
 	int64_t deadline = relay_now_ms() + timeout_ms;
 	int rc;
 
 	m->nfds = 0;
-	rc = recv_exactly(fd, &m->h, sizeof(m->h), m, true, deadline);
+	m->dropped = false;
+	rc = recv_exactly(fd, &header, m, deadline);
 	if (rc)
 		goto fail;
 	rc = -EBADMSG;
@@ -127,13 +143,24 @@ int vu_recv(int fd, struct vu_msg *m, int timeout_ms)
 		goto fail;
 	/* What the payload does not cover must not be left over from the last message. */
 	memset(&m->p, 0, sizeof(m->p));
-	rc = recv_exactly(fd, &m->p, m->h.size, m, false, deadline);
+	payload.len = m->h.size;
+	rc = recv_exactly(fd, &payload, m, deadline);
 	if (rc)
 		goto fail;
 	return 0;
 fail:
 	vu_close_fds(m);
 	return rc;
+}
+
+int vu_recv(int fd, struct vu_msg *m, int timeout_ms)
+{
+	return receive(fd, m, timeout_ms, false);
+}
+
+int vu_recv_plain(int fd, struct vu_msg *m, int timeout_ms)
+{
+	return receive(fd, m, timeout_ms, true);
 }
 
 const char *vu_recv_error(int error)
