@@ -78,10 +78,10 @@ const char *memory_rule(const struct memory *mem, const struct vu_region *v, con
 {
 	if (!S_ISREG(st->st_mode) || !in_memory)
 		return "it is not a file on tmpfs or hugetlbfs, nor a memfd";
-	if (v->offset != 0 || st->st_size < 0 || v->size != (uint64_t)st->st_size)
-		return "the region is only a part of it, and its fd would reach the rest too";
 	if (v->gpa < FIRST_MIB)
 		return "it backs the guest's first MiB, so it is the guest's RAM";
+	if (v->offset != 0 || st->st_size < 0 || v->size != (uint64_t)st->st_size)
+		return "the region is only a part of it, and its fd would reach the rest too";
 	for (unsigned int i = 0; i < VU_MEM_SLOTS; i++) {
 		const struct region *r = &mem->regions[i];
 

@@ -44,13 +44,13 @@ static void refuse(struct relay *r, unsigned int index, const char *why)
 	if (ring->refused)
 		return;
 	ring->refused = true;
-	relay_log_peer(
-		"refused to start ring %u (%u entries at the front-end's addresses 0x%llx, "
-		"0x%llx, 0x%llx): %s. Firmware that looks at the disk does this, and cannot boot "
-		"from it: boot from elsewhere (QEMU: -boot strict=on keeps it away). A "
-		"driver that puts its ring into the shared memory is served when it comes",
-		index, ring->num, (unsigned long long)ring->desc, (unsigned long long)ring->avail,
-		(unsigned long long)ring->used, why);
+	relay_log_peer("refused to start ring %u (%u entries at the front-end's addresses 0x%llx, "
+		       "0x%llx, 0x%llx): %s. Firmware that looks at the disk does this, and cannot "
+		       "boot from it: boot from elsewhere (QEMU: -kernel, or a bootindex, with "
+		       "-boot strict=on). A driver that puts its ring into the shared memory is "
+		       "served when it comes",
+		       index, ring->num, (unsigned long long)ring->desc,
+		       (unsigned long long)ring->avail, (unsigned long long)ring->used, why);
 	ring_signal(ring->err);
 }
 
