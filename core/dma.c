@@ -80,6 +80,7 @@ void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t 
 	dma->stats = stats;
 	dma->pool = pool;
 	dma->policy.kind = SLUICE_POLICY_BOUNCE;
+	dma->seg_boundary_mask = UINT64_MAX;
 	dma->id = id;
 }
 
@@ -97,17 +98,39 @@ static void count_take(struct sluice_dma_stats *stats, int ret, uint64_t len)
 	}
 }
 
+/*
+ * The alignment that keeps a slot of size bytes inside one segment of the device, or 0 if there is
+ * none. In a pool that lies in one segment that is any.
+ */
+static uint32_t segment_align(const struct sluice_dma *dma, uint64_t size)
+{
+	const struct sluice_pool *pool = dma->pool;
+	uint64_t last = pool->dev + ((uint64_t)pool->max_chunks << SLUICE_CHUNK_SHIFT) - 1;
+	uint64_t mask = sluice_load_u64(&dma->seg_boundary_mask);
+
+	if (!((pool->dev ^ last) & ~mask))
+		return 1;
+	if (size > SLUICE_CHUNK_BYTES || size - 1 > mask)
+		return 0;
+	/* Segments and slots are powers of two: one that is no longer does not cross. */
+	return size <= 1 ? 1 : 1u << (32 - __builtin_clz((uint32_t)size - 1));
+}
+
 static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		  uint32_t mask, uint64_t *addr)
 {
-	uint32_t index, off = (uint32_t)(orig & mask);
+	uint32_t index, off = (uint32_t)(orig & mask), align = segment_align(dma, off + len);
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
 	int ret;
 
+	if (!align)
+		return refuse(dma);
+	if (align < mask + 1)
+		align = mask + 1;
 	cache = cache_lock(dma->pool, &index, &flags);
-	ret = cache_take(dma->pool, cache, off + len, mask + 1, &slot);
+	ret = cache_take(dma->pool, cache, off + len, align, &slot);
 	count_take(&dma->stats[index], ret, len);
 	cache_unlock(cache, flags);
 	if (ret)
@@ -212,10 +235,14 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 	uint64_t start, at;
 	uint8_t *mine, *theirs;
 	unsigned long flags;
-	uint32_t tag, index;
+	uint32_t tag, index, mapped;
 
-	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start) ||
-	    (tag >> DIR_SHIFT & DIR_MASK) != (uint32_t)dir)
+	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
+	    !find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start))
+		return refuse(dma);
+	/* A mapping in both directions may be synced in one. */
+	mapped = tag >> DIR_SHIFT & DIR_MASK;
+	if (mapped != (uint32_t)dir && mapped != SLUICE_BIDIRECTIONAL)
 		return refuse(dma);
 	at = addr - start;
 	if (at > sluice_load_u32(&slot.record->len) ||

@@ -59,7 +59,7 @@ static uint32_t bin_at(uint32_t row, uint32_t shelf)
 			      : (WIDE_ROW << SHELF_SHIFT) + row - WIDE_ROW;
 }
 
-static void list_add(struct sluice_pool *pool, uint32_t g, uint32_t count)
+static void run_link(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	uint32_t row = row_of(count), shelf = shelf_of(count, row), bin = bin_at(row, shelf);
 	uint32_t zone = g >> pool->zone_shift, *list = &pool->runs[bin][zone];
@@ -96,7 +96,7 @@ static void forget_zone(struct sluice_pool *pool, uint32_t row, uint32_t shelf, 
 	pool->row_zones[row] = zones;
 }
 
-static void list_remove(struct sluice_pool *pool, uint32_t g, uint32_t count)
+static void run_unlink(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	uint32_t row = row_of(count), shelf = shelf_of(count, row), bin = bin_at(row, shelf);
 	uint32_t zone = g >> pool->zone_shift, *list = &pool->runs[bin][zone];
@@ -257,7 +257,7 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 		if (head_kind(head) == KIND_FREE) {
 			g -= head_count(head);
 			count += head_count(head);
-			list_remove(pool, g, head_count(head));
+			run_unlink(pool, g, head_count(head));
 		}
 	}
 	/* Is there anything after the end, in the same chunk or in one that is joined to it? */
@@ -267,10 +267,10 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 
 		if (head_kind(head) == KIND_FREE) {
 			count += head_count(head);
-			list_remove(pool, end, head_count(head));
+			run_unlink(pool, end, head_count(head));
 		}
 	}
-	list_add(pool, g, count);
+	run_link(pool, g, count);
 }
 
 uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t align, uint32_t kind,
@@ -288,11 +288,11 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 	/* Short runs and slabs from the end. */
 	if (high)
 		skip = have - count;
-	list_remove(pool, g, have);
+	run_unlink(pool, g, have);
 	if (skip)
-		list_add(pool, g, skip);
+		run_link(pool, g, skip);
 	if (have > skip + count)
-		list_add(pool, g + skip + count, have - skip - count);
+		run_link(pool, g + skip + count, have - skip - count);
 	g += skip;
 	/* The last granule first: it is the first one too if there is only one. */
 	sluice_store_u32(&granule_of(pool, g + count - 1)->head, 0);

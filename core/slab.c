@@ -31,7 +31,7 @@ const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1] = {0, 0, 1, 2, 3, 4,  5, 
 
 #define classes sluice_slab_shapes
 
-static void list_add(struct sluice_pool *pool, uint32_t class, uint32_t g)
+static void slab_link(struct sluice_pool *pool, uint32_t class, uint32_t g)
 {
 	struct sluice_granule *slab = granule_of(pool, g);
 
@@ -42,7 +42,7 @@ static void list_add(struct sluice_pool *pool, uint32_t class, uint32_t g)
 	pool->partial[class] = g + 1;
 }
 
-static void list_remove(struct sluice_pool *pool, uint32_t class, uint32_t g)
+static void slab_unlink(struct sluice_pool *pool, uint32_t class, uint32_t g)
 {
 	struct sluice_granule *slab = granule_of(pool, g);
 
@@ -95,7 +95,7 @@ bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t max, ui
 			link = cut(pool, class);
 		if (!link)
 			return false;
-		list_add(pool, class, link - 1);
+		slab_link(pool, class, link - 1);
 	}
 	*g = link - 1;
 	slab = granule_of(pool, *g);
@@ -107,7 +107,7 @@ bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t max, ui
 		slab->free_slots &= ~bit;
 	}
 	if (!slab->free_slots)
-		list_remove(pool, class, *g);
+		slab_unlink(pool, class, *g);
 	return true;
 }
 
@@ -120,10 +120,10 @@ bool sluice_slab_release(struct sluice_pool *pool, uint32_t g, uint32_t index)
 	if (slab->free_slots & bit)
 		return false;
 	if (!slab->free_slots)
-		list_add(pool, class, g);
+		slab_link(pool, class, g);
 	slab->free_slots |= bit;
 	if (slab->free_slots == all_free(class)) {
-		list_remove(pool, class, g);
+		slab_unlink(pool, class, g);
 		if (pool->empty[class])
 			give_up(pool, class, g);
 		else

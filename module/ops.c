@@ -90,19 +90,16 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 			 "firmware place the BAR below 4 GiB\n",
 			 sd->bar->name, pool_end(sd));
 		break;
-	case -EIO:
-		dev_warn(dev,
-			 "sluice: %zu bytes in the pool would cross the device's segment boundary "
-			 "0x%lx\n",
-			 size, dma_get_seg_boundary(dev));
-		break;
 	case -EREMOTEIO:
 		dev_warn(dev,
 			 "sluice: 0x%llx is another device's memory, which cannot be bounced\n",
 			 phys);
 		break;
 	default:
-		dev_warn(dev, "sluice: mapping of %zu bytes refused (%d)\n", size, err);
+		dev_warn(dev,
+			 "sluice: no mapping of %zu bytes is possible under this device's limits "
+			 "(alignment mask 0x%x, segment boundary 0x%lx)\n",
+			 size, dma_get_min_align_mask(dev), dma_get_seg_boundary(dev));
 	}
 }
 
@@ -116,13 +113,26 @@ static void misused(struct device *dev, const char *what, dma_addr_t addr, size_
 			what, size, &addr, dir);
 }
 
+/*
+ * A driver sets its device's limits in its probe, before it maps: following them at each map means
+ * no hook for that. What is mapped already keeps its own offset in its record.
+ */
+static void follow_limits(struct sluice_device *sd)
+{
+	u64 boundary = dma_get_seg_boundary(&sd->pdev->dev);
+	u32 align = dma_get_min_align_mask(&sd->pdev->dev);
+
+	if (unlikely(READ_ONCE(sd->dma.min_align_mask) != align))
+		WRITE_ONCE(sd->dma.min_align_mask, align);
+	if (unlikely(READ_ONCE(sd->dma.seg_boundary_mask) != boundary))
+		WRITE_ONCE(sd->dma.seg_boundary_mask, boundary);
+}
+
 /* Map one piece of memory. Returns what sluice_dma_map() does, or another of complain()'s. */
 static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
 		   enum dma_data_direction dir, unsigned long attrs, dma_addr_t *addr)
 {
 	struct device *dev = &sd->pdev->dev;
-	u64 boundary = dma_get_seg_boundary(dev);
-	u32 align = dma_get_min_align_mask(dev);
 	u64 dma;
 	int err;
 
@@ -135,20 +145,10 @@ static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
 	err = -ENODEV;
 	if (unlikely(!sluice_device_hold(sd)))
 		goto out;
-	/*
-	 * A driver sets the mask in its probe, before it maps: following it here means no hook for
-	 * that. What is mapped already keeps its own offset in its record.
-	 */
-	if (unlikely(READ_ONCE(sd->dma.min_align_mask) != align))
-		WRITE_ONCE(sd->dma.min_align_mask, align);
+	follow_limits(sd);
 	err = sluice_dma_map(&sd->dma, phys, size, (enum sluice_dir)dir, &dma);
 	if (unlikely(err))
 		goto release;
-	if (unlikely((dma & boundary) + size - 1 > boundary)) {
-		sluice_dma_unmap(&sd->dma, dma, size, (enum sluice_dir)dir, SLUICE_SKIP_SYNC);
-		err = -EIO;
-		goto release;
-	}
 	trace_map(sluice_bdf_word(dev), phys, dma, size, dir);
 	*addr = dma;
 	return 0;
@@ -224,7 +224,6 @@ static int sg_error(int err)
 		return -ENOMEM;
 	case -EREMOTEIO:
 		return -EREMOTEIO;
-	case -EIO:
 	case -ENODEV:
 		return -EIO;
 	default:

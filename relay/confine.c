@@ -16,7 +16,7 @@
  *   capabilities none, in any set, the bounding set too; no new privileges by executing anything
  *   ptrace	  not dumpable: no process of the same user may attach or read /proc/PID/mem
  *   seccomp	  a list of system calls, each with the reason below; any other one ends the
- *process. No open, socket, connect, execve, mmap of a file, or signal to another process.
+ *		  process. No open, socket, connect, execve, mmap of a file, or signal to another process.
  *
  * Without seccomp or with a capability left, the relay refuses to run.
  *

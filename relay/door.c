@@ -197,8 +197,7 @@ int door_start(struct door *door, const struct door_plan *plan)
 		return -error;
 	}
 	if (door->pid == 0) {
-		/* Keep no fd but the pair's and stderr: the listening socket is not for this one.
-		 */
+		/* Keep no fd but the pair's and stderr; the listening socket least of all. */
 		for (int fd = 0; fd < pair[1]; fd++)
 			if (fd != STDERR_FILENO)
 				close(fd);

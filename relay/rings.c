@@ -7,12 +7,12 @@
  * A ring is live if the backend has been told to run it. That is brought about here and nowhere
  * else, whenever something has changed: a ring is complete, memory has come, a backend is back.
  *
- *   front-end's state	  backend's state
- *   not kicked		  -		   nothing to do
- *   kicked, area private -		   refused: one line, the err fd; waits for memory or a
- * reset kicked, area shared  -		   started: NUM, BASE, ADDR, CALL, ERR, KICK, ENABLE kicked,
- * area shared  backend left	   recovered (inflight.c), then started kicked, unrecovered  -
- * broken: one line, the err fd; waits for a reset
+ *   front-end's state	   backend's state
+ *   not kicked		   -		    nothing to do
+ *   kicked, area private  -		    refused: one line, the err fd; waits for memory, a reset
+ *   kicked, area shared   -		    started: NUM, BASE, ADDR, CALL, ERR, KICK, ENABLE
+ *   kicked, area shared   backend left    recovered (inflight.c), then started
+ *   kicked, unrecovered   -		    broken: one line, the err fd; waits for a reset
  *
  * A refused ring is the normal case for firmware, which puts its rings wherever it likes. The
  * backend never hears of it. To the front-end all seems well, so that the device stays: it is the

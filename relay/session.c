@@ -211,8 +211,7 @@ int session_run(struct relay *r, int fd)
 	} else {
 		rc = serve(r);
 	}
-	/* After a refusal the backend's connection goes first: it may be reaching what it must not.
-	 */
+	/* After a refusal the backend goes first: it may be reaching what it must not. */
 	if (rc == 0)
 		setup_stop_all(r);
 	backend_close(r);

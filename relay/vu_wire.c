@@ -8,8 +8,8 @@
  * (the spec, "Message specification"). File descriptors ride with the first byte of the header.
  *
  * The peer decides what arrives and when, so:
- *   - the whole message has one deadline; half a message holds the relay up until then, not for
- * ever
+ *   - the whole message has one deadline; half a message holds the relay up until then and no
+ *     longer
  *   - a payload longer than the longest known one is an error before a byte of it is read
  *   - the kernel may install more fds than are wanted: all that were installed are closed
  *   - fds that come with a later byte belong to no message and are an error

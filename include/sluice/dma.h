@@ -61,7 +61,9 @@ struct sluice_dma_stats {
 struct sluice_dma {
 	struct sluice_pool *pool;
 	struct sluice_policy policy;
-	uint32_t min_align_mask; /* the caller may change it while nothing is mapped */
+	/* What the device needs; the caller may set them after init, before anything is mapped. */
+	uint32_t min_align_mask;    /* low address bits that are kept (NVMe: 4095); 0 if none */
+	uint64_t seg_boundary_mask; /* no mapping crosses a multiple of this plus one */
 	uint16_t id;
 	struct sluice_dma_stats *stats; /* one for each of the pool's caches */
 };
@@ -81,7 +83,7 @@ struct sluice_sg {
  * @stats: array with an element for each of the pool's caches (n_caches), zeroed by this call,
  *	   owned by the caller and kept by the device; best aligned to 64
  *
- * min_align_mask is 0 afterwards: set it to what the device needs (4095 for NVMe).
+ * min_align_mask is 0 and seg_boundary_mask all ones afterwards: nothing special is needed.
  *
  * Context: any; nobody else uses @dma yet.
  */
@@ -100,10 +102,10 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
  * @len is, and of 4096 from 3585 bytes on.
  *
  * Return: 0; -ENOSPC if the pool is full: try again when something has been unmapped; -E2BIG if it
- * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, or a
- * min_align_mask that is not one less than a power of two or is above 4095.
- * Context: any, hard interrupts too. Takes the pool's lock for a bounded time and copies @len
- * bytes outside it.
+ * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, for a
+ * min_align_mask that is not one less than a power of two or is above 4095, and for a length that
+ * no place inside one segment has room for. Context: any, hard interrupts too. Takes the pool's
+ * lock for a bounded time and copies @len bytes outside it.
  */
 SLUICE_API int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len,
 			      enum sluice_dir dir, uint64_t *addr);
@@ -133,10 +135,10 @@ SLUICE_API int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t 
  * @dma:  the device
  * @addr: device address anywhere inside a live mapping
  * @len:  bytes from there on, inside that mapping
- * @dir:  as it was mapped
+ * @dir:  as it was mapped; of a mapping in both directions, also the one that is meant now
  *
- * for_cpu copies back unless the mapping is to the device only. for_device copies out unless it is
- * from the device only: such a buffer is the driver's to read and not to write (dma-api.rst), and
+ * for_cpu copies back unless @dir is to the device only. for_device copies out unless it is from
+ * the device only: such a buffer is the driver's to read and not to write (dma-api.rst), and
  * its image was laid down at map time.
  *
  * Return: 0; -EINVAL, copying nothing and counting it as refused, if the range is not inside one

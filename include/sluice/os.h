@@ -14,6 +14,7 @@
  * sluice_port.h defines, as static inline functions or macros:
  *
  *   types      uint8_t uint16_t uint32_t uint64_t size_t uintptr_t bool NULL, UINT32_MAX UINT64_MAX
+ *              UINT32_C UINT64_C
  *   errors     EINVAL ENOENT ENOSPC EBUSY EOPNOTSUPP ERANGE E2BIG as positive numbers; the core
  *              returns them negated
  *

@@ -385,8 +385,7 @@ static void g5_front_end_may_leave_and_the_next_is_served(void **state)
 		fe_hello(rig);
 		assert_int_equal(fe_add_pool(rig), 0);
 		go(rig);
-		/* A connection and a session of its own, the ring stopped at the end of the last.
-		 */
+		/* A connection of its own, the ring stopped at the end of the last. */
 		assert_int_equal(rig->script->connections, i);
 		assert_int_equal(be_count(rig, VU_SET_OWNER), i);
 		assert_int_equal(be_count(rig, VU_GET_VRING_BASE), i - 1);

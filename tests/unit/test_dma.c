@@ -225,6 +225,62 @@ static void sync_of_interior_and_partial_ranges(void **state)
 	rig_close(&rig);
 }
 
+/* dma-debug allows it, and drivers do it. */
+static void a_mapping_both_ways_is_synced_one_way(void **state)
+{
+	uint8_t buf[100] = {1};
+	uint64_t dev;
+	struct rig rig;
+
+	(void)state;
+	rig_open(&rig, 2 * MiB);
+	dev = map(&rig, buf, sizeof(buf), SLUICE_BIDIRECTIONAL);
+	buf[0] = 2;
+	assert_int_equal(sluice_dma_sync_for_device(&rig.dma, dev, 100, SLUICE_TO_DEVICE), 0);
+	assert_int_equal(*rig_device(&rig, dev), 2);
+	*rig_device(&rig, dev) = 3;
+	assert_int_equal(sluice_dma_sync_for_cpu(&rig.dma, dev, 100, SLUICE_TO_DEVICE), 0);
+	assert_int_equal(buf[0], 2);
+	assert_int_equal(sluice_dma_sync_for_cpu(&rig.dma, dev, 100, SLUICE_FROM_DEVICE), 0);
+	assert_int_equal(buf[0], 3);
+	unmap(&rig, dev, sizeof(buf), SLUICE_BIDIRECTIONAL);
+	rig_close(&rig);
+}
+
+static void no_mapping_crosses_a_segment(void **state)
+{
+	static uint64_t dev[256];
+	uint8_t *buf = calloc(1, 1 * MiB);
+	struct rig rig;
+
+	(void)state;
+	rig_open(&rig, 4 * MiB);
+	for (uint64_t mask = 0xfff; mask <= 0x3fffff; mask = mask * 2 + 1) {
+		uint32_t n = 0;
+
+		rig.dma.seg_boundary_mask = mask;
+		for (size_t len = 200; len <= mask + 1 && len < MiB; len = len * 5 / 3) {
+			for (int i = 0; i < 3; i++)
+				if (!sluice_dma_map(&rig.dma, addr_of(buf), len, SLUICE_TO_DEVICE,
+						    &dev[n])) {
+					assert_int_equal(dev[n] & ~mask,
+							 (dev[n] + len - 1) & ~mask);
+					unmap(&rig, dev[n], len, SLUICE_TO_DEVICE);
+					dev[n] = map(&rig, buf, 100, SLUICE_TO_DEVICE);
+					n++;
+				}
+		}
+		assert_true(n >= 15);
+		while (n > 0)
+			unmap(&rig, dev[--n], 100, SLUICE_TO_DEVICE);
+	}
+	rig.dma.seg_boundary_mask = 0xffff;
+	assert_int_equal(sluice_dma_map(&rig.dma, addr_of(buf), 65537, SLUICE_TO_DEVICE, &dev[0]),
+			 -EINVAL);
+	rig_close(&rig);
+	free(buf);
+}
+
 /* Every mask up to NVMe's, every offset class: the low bits of the address are the buffer's. */
 static void low_address_bits_are_kept(void **state)
 {
@@ -462,6 +518,8 @@ int main(void)
 		cmocka_unit_test(g3_nothing_changes_after_unmap),
 		cmocka_unit_test(g3_nothing_changes_after_sync_for_cpu),
 		cmocka_unit_test(sync_of_interior_and_partial_ranges),
+		cmocka_unit_test(a_mapping_both_ways_is_synced_one_way),
+		cmocka_unit_test(no_mapping_crosses_a_segment),
 		cmocka_unit_test(low_address_bits_are_kept),
 		cmocka_unit_test(g4_what_makes_no_sense_is_refused),
 		cmocka_unit_test(coherent_memory_is_zeroed_and_aligned),
