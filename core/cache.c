@@ -170,7 +170,7 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 {
 	uint32_t g = 0, taken = 0, link;
 	unsigned long flags = sluice_lock(&pool->lock);
-	bool found;
+	bool found, ask;
 
 	if (class < SLUICE_POOL_CLASSES) {
 		found = sluice_slab_take(pool, class, pool->low ? 1 : BATCH, &g, &taken);
@@ -187,7 +187,11 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		if (used > pool->stats.used_max)
 			pool->stats.used_max = used;
 	}
+	ask = pool->grow && !pool->asked && sluice_pool_wanted(pool) > 0;
+	pool->asked |= ask;
 	sluice_unlock(&pool->lock, flags);
+	if (ask)
+		pool->grow(pool->context);
 	if (!found)
 		return false;
 	*unit = g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
@@ -249,6 +253,17 @@ void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache
 	one_to_pool(pool, unit, kind);
 	if (cache->held)
 		give_back_some(pool, cache);
+}
+
+void sluice_cache_empty_all(struct sluice_pool *pool)
+{
+	for (uint32_t i = 0; i < pool->n_caches; i++) {
+		unsigned long flags = sluice_lock(&pool->caches[i]->lock);
+
+		empty(pool, pool->caches[i]);
+		sluice_unlock(&pool->caches[i]->lock, flags);
+	}
+	(void)reclaim(pool);
 }
 
 void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats)

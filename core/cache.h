@@ -87,7 +87,7 @@ static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cach
 	} else if (!sluice_cache_refill(pool, cache, class, count, align, &unit)) {
 		return -ENOSPC;
 	}
-	slot_at(pool, unit, kind, bytes, slot);
+	(void)slot_at(pool, unit, kind, bytes, slot);
 	sluice_store_u32(&slot->record->tag, 0);
 	cache->allocs++;
 	cache->bytes_taken += bytes;

@@ -57,6 +57,7 @@ struct sluice_chunk {
 	uint8_t *cpu;
 	uint32_t granules; /* 512, or fewer in a short chunk */
 	uint32_t joined;   /* 1 if joined to the chunk before */
+	uint32_t free;	   /* granules in free runs */
 	uint32_t lead;	   /* the run that reaches in from the chunk before: number + 1, or 0 */
 	uint64_t heads[GRANULES / 64];
 	struct sluice_granule granule[GRANULES];
@@ -116,6 +117,9 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 
 /* Give back the allocated run that starts at g. */
 void sluice_runs_release(struct sluice_pool *pool, uint32_t g);
+
+/* Take all granules of a chunk that are all free out of the free runs, as if there were no chunk. */
+void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c);
 
 /* Granules of a run in the highest non-empty bin, 0 if all is taken. */
 uint32_t sluice_runs_largest(const struct sluice_pool *pool);
@@ -180,33 +184,40 @@ bool sluice_slab_reclaim(struct sluice_pool *pool);
  */
 
 /* Fill in the slot of this kind and size that starts at a unit of the window. */
-static inline void slot_at(const struct sluice_pool *pool, uint64_t unit, uint32_t kind,
+static inline bool slot_at(const struct sluice_pool *pool, uint64_t unit, uint32_t kind,
 			   uint64_t size, struct sluice_slot *slot)
 {
 	struct sluice_chunk *chunk = sluice_load_acquire_ptr((void **)&pool->chunks[unit / UNITS]);
+
+	if (!chunk)
+		return false; /* of a free slot only: its chunk has just been removed */
 
 	slot->cpu = chunk->cpu + (unit % UNITS << SLUICE_UNIT_SHIFT);
 	slot->dev = pool->dev + (unit << SLUICE_UNIT_SHIFT);
 	slot->size = size;
 	slot->record = &chunk->record[unit % UNITS];
 	slot->kind = kind;
+	return true;
 }
 
 /*
- * The first granule of the run that granule g is in, by the bitmap of heads: the nearest head at or
- * before g in its chunk, or else the run that reaches in from the chunk before. A run that ended
- * before g is told by its length. At most GRANULES / 64 words are looked at. False if g is in no
- * allocated run. Needs no lock; the answer holds while the run stays allocated.
+ * The last allocated run that begins at or before granule g, as far as it begins in g's chunk or
+ * reaches into it: its first granule and its head. By the bitmap of heads, GRANULES / 64 words at
+ * most. False if there is none. Needs no lock: what it says of a run holds while the run stays
+ * allocated, and of anything else it says something harmless.
  */
-static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			  uint32_t *head)
+static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
+			    uint32_t *head)
 {
 	const struct sluice_chunk *chunk =
 		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX]);
 	uint32_t in_chunk = g % GRANULES, word = in_chunk / 64;
-	uint64_t bits = sluice_load_u64(&chunk->heads[word]) & (~UINT64_C(0) >> (63 - g % 64));
 	const struct sluice_chunk *home = chunk;
+	uint64_t bits;
 
+	if (!chunk)
+		return false;
+	bits = sluice_load_u64(&chunk->heads[word]) & (~UINT64_C(0) >> (63 - g % 64));
 	while (!bits && word > 0)
 		bits = sluice_load_u64(&chunk->heads[--word]);
 	if (bits) {
@@ -218,9 +229,18 @@ static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *
 			return false;
 		*first = lead - 1;
 		home = sluice_load_acquire_ptr((void **)&pool->chunks[*first >> CHUNK_INDEX]);
+		if (!home)
+			return false;
 	}
 	*head = sluice_load_u32(&home->granule[*first % GRANULES].head);
-	return head_kind(*head) >= KIND_RUN && g - *first < head_count(*head);
+	return head_kind(*head) >= KIND_RUN;
+}
+
+/* The allocated run that granule g is in, in the same way. */
+static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
+			  uint32_t *head)
+{
+	return last_run(pool, g, first, head) && g - *first < head_count(*head);
 }
 
 static inline uint64_t granule_unit(uint32_t g)
@@ -248,16 +268,22 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 		uint32_t offset = (uint32_t)(dev - granule_dev(pool, first));
 		uint32_t index = slab_index(class, offset);
 
-		slot_at(pool, granule_unit(first) + (uint64_t)index * (bytes >> SLUICE_UNIT_SHIFT),
-			class, bytes, slot);
-		return 0;
+		if (slot_at(pool,
+			    granule_unit(first) + (uint64_t)index * (bytes >> SLUICE_UNIT_SHIFT),
+			    class, bytes, slot))
+			return 0;
+		return -ENOENT;
 	}
 	count = head_count(head);
-	slot_at(pool, granule_unit(first),
-		count <= CACHE_RUNS ? SLUICE_POOL_CLASSES + count - 1 : NO_KIND,
-		(uint64_t)count << SLUICE_GRANULE_SHIFT, slot);
-	return 0;
+	if (slot_at(pool, granule_unit(first),
+		    count <= CACHE_RUNS ? SLUICE_POOL_CLASSES + count - 1 : NO_KIND,
+		    (uint64_t)count << SLUICE_GRANULE_SHIFT, slot))
+		return 0;
+	return -ENOENT;
 }
+
+/* As sluice_pool_want(), under the lock. */
+int32_t sluice_pool_wanted(const struct sluice_pool *pool);
 
 /* Note whether the pool runs low, after free_granules or the pool's size has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);
@@ -271,6 +297,9 @@ static inline uint32_t kind_bytes(uint32_t kind)
 
 /* cache.c; the rest of its interface is cache.h. */
 void sluice_cache_init(struct sluice_cache *cache);
+
+/* Give back all that caches hold, waiting for their locks, and the slabs that are kept empty. */
+void sluice_cache_empty_all(struct sluice_pool *pool);
 
 /* Add what the caches hold and have counted. Takes their locks. */
 void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats);

@@ -30,6 +30,8 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	pool->max_chunks = config->max_chunks;
 	pool->caches = config->caches;
 	pool->n_caches = config->n_caches;
+	pool->grow = config->grow;
+	pool->context = config->context;
 	while ((uint64_t)pool->max_chunks << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
 		pool->zone_shift++;
 	for (uint32_t c = 0; c < pool->max_chunks; c++)
@@ -60,6 +62,16 @@ static uint32_t longest_span(const struct sluice_pool *pool)
 			longest = span;
 	}
 	return longest;
+}
+
+/* What follows from the pool's size. Under the lock. */
+static void resized(struct sluice_pool *pool, uint64_t bytes)
+{
+	pool->stats.bytes = bytes;
+	sluice_store_u32(&pool->span_max, longest_span(pool));
+	sluice_store_u32(&pool->cache_limit,
+			 (uint32_t)((bytes >> SLUICE_UNIT_SHIFT) / CACHE_SHARE / pool->n_caches));
+	sluice_pool_check_low(pool);
 }
 
 int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *cpu, uint64_t dev,
@@ -94,14 +106,67 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 	if (after)
 		after->joined = can_join(meta, after);
 	sluice_runs_insert(pool, (uint32_t)c << CHUNK_INDEX, meta->granules);
-	pool->free_granules += meta->granules;
-	pool->stats.bytes += size;
-	sluice_store_u32(&pool->span_max, longest_span(pool));
-	sluice_store_u32(&pool->cache_limit, (uint32_t)((pool->stats.bytes >> SLUICE_UNIT_SHIFT) /
-							CACHE_SHARE / pool->n_caches));
-	sluice_pool_check_low(pool);
+	pool->n_chunks++;
+	resized(pool, pool->stats.bytes + size);
 	sluice_unlock(&pool->lock, flags);
 	return 0;
+}
+
+int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, void **cpu,
+		       uint64_t *dev)
+{
+	unsigned long flags;
+	uint32_t c;
+
+	sluice_cache_empty_all(pool);
+	flags = sluice_lock(&pool->lock);
+	for (c = pool->max_chunks; c-- > 0;) {
+		if (pool->chunks[c] && pool->chunks[c]->free == GRANULES)
+			break;
+	}
+	if (c == UINT32_MAX) {
+		sluice_unlock(&pool->lock, flags);
+		return -EBUSY;
+	}
+	*meta = pool->chunks[c];
+	*cpu = (*meta)->cpu;
+	*dev = granule_dev(pool, c << CHUNK_INDEX);
+	sluice_runs_withdraw(pool, c);
+	sluice_store_release_ptr((void **)&pool->chunks[c], NULL);
+	if (c + 1 < pool->max_chunks && pool->chunks[c + 1])
+		pool->chunks[c + 1]->joined = 0;
+	pool->n_chunks--;
+	resized(pool, pool->stats.bytes - SLUICE_CHUNK_BYTES);
+	sluice_unlock(&pool->lock, flags);
+	return 0;
+}
+
+int32_t sluice_pool_wanted(const struct sluice_pool *pool)
+{
+	uint64_t low = (pool->stats.bytes >> SLUICE_GRANULE_SHIFT) / 8, room;
+	int32_t want;
+
+	if (low < GRANULES)
+		low = GRANULES;
+	if (pool->free_granules < low) {
+		want = (int32_t)((2 * low - pool->free_granules + GRANULES - 1) / GRANULES);
+		room = pool->max_chunks - pool->n_chunks;
+		return (uint64_t)want > room ? (int32_t)room : want;
+	}
+	/* Half as much again as growing aims at stays, so that the two do not take turns. */
+	if (pool->free_granules >= 3 * low + GRANULES)
+		return -(int32_t)((pool->free_granules - 3 * low) / GRANULES);
+	return 0;
+}
+
+int32_t sluice_pool_want(struct sluice_pool *pool)
+{
+	unsigned long flags = sluice_lock(&pool->lock);
+	int32_t want = sluice_pool_wanted(pool);
+
+	pool->asked = false;
+	sluice_unlock(&pool->lock, flags);
+	return want;
 }
 
 void sluice_pool_check_low(struct sluice_pool *pool)

@@ -245,11 +245,29 @@ static void set_lead(struct sluice_pool *pool, uint32_t g, uint32_t count, uint3
 		sluice_store_u32(&pool->chunks[c]->lead, lead);
 }
 
+/* Keep each chunk's count of free granules, over a run that may reach across several. */
+static void count_free(struct sluice_pool *pool, uint32_t g, uint32_t count, bool free)
+{
+	pool->free_granules = free ? pool->free_granules + count : pool->free_granules - count;
+	while (count) {
+		uint32_t n = GRANULES - g % GRANULES;
+		struct sluice_chunk *chunk = chunk_of(pool, g);
+
+		if (n > count)
+			n = count;
+		chunk->free = free ? chunk->free + n : chunk->free - n;
+		g += n;
+		count -= n;
+	}
+}
+
 void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	const struct sluice_chunk *chunk = chunk_of(pool, g);
 	uint32_t end = g + count;
 	uint32_t c = end >> CHUNK_INDEX;
+
+	count_free(pool, g, count, true);
 
 	if (g % GRANULES || chunk->joined) {
 		uint32_t head = granule_of(pool, g - 1)->head;
@@ -299,7 +317,7 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 	sluice_store_u32(&granule_of(pool, g)->head, head_make(kind, class, count));
 	set_head(pool, g, true);
 	set_lead(pool, g, count, g + 1);
-	pool->free_granules -= count;
+	count_free(pool, g, count, false);
 	return g + 1;
 }
 
@@ -309,8 +327,36 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g)
 
 	set_head(pool, g, false);
 	set_lead(pool, g, count, 0);
-	pool->free_granules += count;
 	sluice_runs_insert(pool, g, count);
+}
+
+/* Where the free run begins that granule g is in: after the last allocated one before it. */
+static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
+{
+	uint32_t c = g >> CHUNK_INDEX, first = 0, head = 0;
+
+	while (chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES &&
+	       chunk_of(pool, c << CHUNK_INDEX)->joined)
+		c--;
+	if (c == g >> CHUNK_INDEX || chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES)
+		return c << CHUNK_INDEX;
+	/* The last granule of chunk c is free, or the run could not reach beyond it. */
+	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &head))
+		return c << CHUNK_INDEX;
+	return first + head_count(head);
+}
+
+void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c)
+{
+	uint32_t g = c << CHUNK_INDEX, first = free_run_of(pool, g);
+	uint32_t end = first + head_count(granule_of(pool, first)->head);
+
+	run_unlink(pool, first, end - first);
+	count_free(pool, g, GRANULES, false);
+	if (first < g)
+		run_link(pool, first, g - first);
+	if (end > g + GRANULES)
+		run_link(pool, g + GRANULES, end - g - GRANULES);
 }
 
 uint32_t sluice_runs_largest(const struct sluice_pool *pool)

@@ -5,8 +5,12 @@
  * Theory of operation: see sluice/memfd.h.
  */
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sluice/memfd.h>
@@ -18,25 +22,22 @@ static size_t meta_stride(void)
 	return (sluice_chunk_size() + META_ALIGN - 1) & ~(size_t)(META_ALIGN - 1);
 }
 
-/* Open chunk after chunk through the region and put it into the pool. */
-static int fill(struct sluice_memfd *memfd, uint8_t *cpu, uint64_t size)
+/* Open chunk c through the region and put it into the pool. */
+static int add_chunk(struct sluice_memfd *memfd, uint64_t c)
 {
 	struct sluice_share *share = &memfd->region.share;
+	uint64_t at = c << SLUICE_CHUNK_SHIFT, size = memfd->region.size - at, dev;
+	uint8_t *cpu = (uint8_t *)memfd->region.cpu + at;
+	int ret;
 
-	for (uint64_t at = 0; at < size; at += SLUICE_CHUNK_BYTES) {
-		uint64_t n = size - at < SLUICE_CHUNK_BYTES ? size - at : SLUICE_CHUNK_BYTES;
-		void *meta =
-			(uint8_t *)memfd->chunk_memory + (at >> SLUICE_CHUNK_SHIFT) * meta_stride();
-		uint64_t dev;
-		int ret;
-
-		ret = share->ops->open(share, cpu + at, n, &dev);
-		if (!ret)
-			ret = sluice_pool_add(&memfd->pool, meta, cpu + at, dev, (uint32_t)n);
-		if (ret)
-			return ret;
-	}
-	return 0;
+	if (size > SLUICE_CHUNK_BYTES)
+		size = SLUICE_CHUNK_BYTES;
+	ret = share->ops->open(share, cpu, size, &dev);
+	if (ret)
+		return ret;
+	return sluice_pool_add(&memfd->pool,
+			       (void *)((uint8_t *)memfd->chunk_memory + c * meta_stride()), cpu,
+			       dev, (uint32_t)size);
 }
 
 static int open_sealed(const char *name, uint64_t size)
@@ -55,67 +56,219 @@ static int open_sealed(const char *name, uint64_t size)
 	return fd;
 }
 
-int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev, struct sluice_memfd **out)
+static void wake(void *context)
 {
-	uint64_t count = (size + SLUICE_CHUNK_BYTES - 1) >> SLUICE_CHUNK_SHIFT;
-	long cpus = sysconf(_SC_NPROCESSORS_CONF);
-	uint32_t n_caches = cpus < 1 ? 1 : cpus > 4096 ? 4096 : (uint32_t)cpus;
-	struct sluice_memfd *memfd;
-	void *cpu;
-	int ret;
+	const struct sluice_memfd *memfd = context;
 
-	if (size == 0 || size % SLUICE_GRANULE_BYTES || size > UINT64_C(4) << 30)
-		return -EINVAL;
-	memfd = calloc(1, sizeof(*memfd));
-	if (!memfd)
-		return -ENOMEM;
-	memfd->fd = -1;
-	memfd->chunks = calloc(count, sizeof(*memfd->chunks));
+	/* The counter can only overflow when it has been readable for long. */
+	(void)!write(memfd->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+}
+
+/* The private memory of a pool of that many chunks. */
+static int alloc_private(struct sluice_memfd *memfd, uint64_t chunks, uint32_t n_caches)
+{
+	memfd->chunks = calloc(chunks, sizeof(*memfd->chunks));
 	memfd->caches = calloc(n_caches, sizeof(*memfd->caches));
-	memfd->chunk_memory = aligned_alloc(META_ALIGN, count * meta_stride());
+	memfd->chunk_memory = aligned_alloc(META_ALIGN, chunks * meta_stride());
 	memfd->cache_memory = aligned_alloc(META_ALIGN, n_caches * sluice_cache_size());
-	ret = -ENOMEM;
 	if (!memfd->chunks || !memfd->caches || !memfd->chunk_memory || !memfd->cache_memory)
-		goto fail;
+		return -ENOMEM;
 	for (uint32_t i = 0; i < n_caches; i++)
 		memfd->caches[i] =
 			(void *)((uint8_t *)memfd->cache_memory + i * sluice_cache_size());
-	ret = open_sealed(name, size);
+	return 0;
+}
+
+static int create(const char *name, uint64_t size, uint64_t max, uint64_t dev,
+		  struct sluice_memfd **out)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+	uint64_t count = (max + SLUICE_CHUNK_BYTES - 1) >> SLUICE_CHUNK_SHIFT;
+	struct sluice_pool_config config = {
+		.name = name,
+		.dev = dev,
+		.max_chunks = (uint32_t)count,
+		.n_caches = cpus < 1	  ? 1
+			    : cpus > 4096 ? 4096
+					  : (uint32_t)cpus,
+	};
+	struct sluice_memfd *memfd = calloc(1, sizeof(*memfd));
+	void *cpu;
+	int ret;
+
+	if (!memfd)
+		return -ENOMEM;
+	memfd->fd = memfd->wake_fd = memfd->stop_fd = -1;
+	memfd->size_min = size;
+	ret = alloc_private(memfd, count, config.n_caches);
+	if (ret)
+		goto fail;
+	config.chunks = memfd->chunks;
+	config.caches = memfd->caches;
+	if (max > size) {
+		memfd->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		ret = -errno;
+		if (memfd->wake_fd < 0)
+			goto fail;
+		config.grow = wake;
+		config.context = memfd;
+	}
+	ret = open_sealed(name, max);
 	if (ret < 0)
 		goto fail;
 	memfd->fd = ret;
-	cpu = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd->fd, 0);
-	if (cpu == MAP_FAILED) {
-		ret = -errno;
+	cpu = mmap(NULL, max, PROT_READ | PROT_WRITE, MAP_SHARED, memfd->fd, 0);
+	ret = -errno;
+	if (cpu == MAP_FAILED)
 		goto fail;
-	}
-	ret = sluice_region_init(&memfd->region, cpu, dev, size);
+	ret = sluice_region_init(&memfd->region, cpu, dev, max);
 	if (!ret)
-		ret = sluice_pool_init(&memfd->pool, &(struct sluice_pool_config){
-							     .name = name,
-							     .dev = dev,
-							     .chunks = memfd->chunks,
-							     .max_chunks = (uint32_t)count,
-							     .caches = memfd->caches,
-							     .n_caches = n_caches,
-						     });
-	if (!ret)
-		ret = fill(memfd, cpu, size);
+		ret = sluice_pool_init(&memfd->pool, &config);
+	for (uint64_t c = 0; !ret && c << SLUICE_CHUNK_SHIFT < size; c++)
+		ret = add_chunk(memfd, c);
 	if (!ret) {
 		*out = memfd;
 		return 0;
 	}
-	munmap(cpu, size);
+	munmap(cpu, max);
 	memfd->region.cpu = NULL;
 fail:
 	sluice_memfd_destroy(memfd);
 	return ret;
 }
 
+int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev, struct sluice_memfd **out)
+{
+	if (size == 0 || size % SLUICE_GRANULE_BYTES || size > UINT64_C(4) << 30)
+		return -EINVAL;
+	return create(name, size, size, dev, out);
+}
+
+int sluice_memfd_create_growing(const char *name, uint64_t size, uint64_t max, uint64_t dev,
+				struct sluice_memfd **out)
+{
+	if (size == 0 || size % SLUICE_CHUNK_BYTES || max % SLUICE_CHUNK_BYTES || max < size ||
+	    max > UINT64_C(4) << 30)
+		return -EINVAL;
+	return create(name, size, max, dev, out);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int grow(struct sluice_memfd *memfd, int32_t want)
+{
+	int added = 0;
+
+	for (uint64_t c = 0; added < want && c < memfd->pool.max_chunks; c++) {
+		if (!memfd->chunks[c] && !add_chunk(memfd, c))
+			added++;
+	}
+	return added;
+}
+
+static int shrink(struct sluice_memfd *memfd, int32_t surplus)
+{
+	struct sluice_pool_stats stats;
+	int removed = 0;
+
+	sluice_pool_get_stats(&memfd->pool, &stats);
+	while (removed < surplus &&
+	       stats.bytes - (uint64_t)removed * SLUICE_CHUNK_BYTES > memfd->size_min) {
+		struct sluice_chunk *meta;
+		uint64_t dev;
+		void *cpu;
+
+		/* The metadata stays where it is: a stray lookup may read it. */
+		if (sluice_pool_remove(&memfd->pool, &meta, &cpu, &dev))
+			break;
+		memfd->region.share.ops->close(&memfd->region.share, cpu, SLUICE_CHUNK_BYTES, dev);
+		(void)fallocate(memfd->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)(dev - memfd->region.dev), SLUICE_CHUNK_BYTES);
+		removed++;
+	}
+	return removed;
+}
+
+int sluice_memfd_balance(struct sluice_memfd *memfd)
+{
+	int32_t want = sluice_pool_want(&memfd->pool);
+	uint64_t count;
+
+	(void)!read(memfd->wake_fd, &count, sizeof(count));
+	if (want > 0) {
+		memfd->surplus_since = 0;
+		return grow(memfd, want);
+	}
+	if (want == 0) {
+		memfd->surplus_since = 0;
+		return 0;
+	}
+	if (!memfd->surplus_since)
+		memfd->surplus_since = now_ms();
+	if (now_ms() - memfd->surplus_since < SLUICE_QUIET_MS)
+		return 0;
+	return -shrink(memfd, -want);
+}
+
+static bool has_grown(struct sluice_memfd *memfd)
+{
+	struct sluice_pool_stats stats;
+
+	sluice_pool_get_stats(&memfd->pool, &stats);
+	return stats.bytes > memfd->size_min;
+}
+
+static void *balance_loop(void *arg)
+{
+	struct sluice_memfd *memfd = arg;
+	struct pollfd fds[2] = {{.fd = memfd->wake_fd, .events = POLLIN},
+				{.fd = memfd->stop_fd, .events = POLLIN}};
+
+	while (!fds[1].revents) {
+		(void)sluice_memfd_balance(memfd);
+		/* Nobody says when a grown pool falls idle. One of its first size needs no look. */
+		(void)poll(fds, 2, has_grown(memfd) ? 1000 : -1);
+	}
+	return NULL;
+}
+
+int sluice_memfd_start(struct sluice_memfd *memfd)
+{
+	pthread_t thread;
+	int ret;
+
+	if (memfd->wake_fd < 0 || memfd->stop_fd >= 0)
+		return -EINVAL;
+	memfd->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (memfd->stop_fd < 0)
+		return -errno;
+	ret = pthread_create(&thread, NULL, balance_loop, memfd);
+	if (ret) {
+		close(memfd->stop_fd);
+		memfd->stop_fd = -1;
+		return -ret;
+	}
+	memfd->thread = thread;
+	return 0;
+}
+
 void sluice_memfd_destroy(struct sluice_memfd *memfd)
 {
 	if (!memfd)
 		return;
+	if (memfd->stop_fd >= 0) {
+		(void)!write(memfd->stop_fd, &(uint64_t){1}, sizeof(uint64_t));
+		pthread_join(memfd->thread, NULL);
+		close(memfd->stop_fd);
+	}
+	if (memfd->wake_fd >= 0)
+		close(memfd->wake_fd);
 	if (memfd->region.cpu)
 		munmap(memfd->region.cpu, memfd->region.size);
 	if (memfd->fd >= 0)

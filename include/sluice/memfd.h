@@ -8,6 +8,12 @@
  * confine somebody has to be a file of its own. This makes one, sealed so that nobody can shrink it
  * under the others' mappings (they would get SIGBUS), maps it, and fills a pool with its chunks.
  * The metadata is ordinary private memory.
+ *
+ * The pool may grow: the file then has its largest size from the start, because whoever has mapped
+ * it should not have to map it again, but only the chunks that are in the pool have memory behind
+ * them. Growing puts a chunk in; shrinking takes one out and punches its pages out of the file. Both
+ * happen in sluice_memfd_balance(), called from the program's own loop whenever wake_fd becomes
+ * readable and once in a while, or from a thread that sluice_memfd_start() makes.
  */
 #ifndef SLUICE_MEMFD_H
 #define SLUICE_MEMFD_H
@@ -22,7 +28,12 @@ struct sluice_memfd {
 	struct sluice_cache **caches;
 	void *chunk_memory;
 	void *cache_memory;
-	int fd; /* to be handed to the device's side; stays the library's */
+	int fd;	     /* to be handed to the device's side; stays the library's */
+	int wake_fd; /* readable when the pool wants to grow; -1 if it cannot */
+	uint64_t size_min;
+	uint64_t surplus_since; /* ms; 0 if there is none */
+	int stop_fd;		/* ends the thread; -1 if there is none */
+	unsigned long thread;
 };
 
 /**
@@ -38,6 +49,38 @@ struct sluice_memfd {
  */
 SLUICE_API int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev,
 				   struct sluice_memfd **out);
+
+/**
+ * sluice_memfd_create_growing - make a pool that grows and shrinks
+ * @size: bytes at first and at least, a multiple of 2 MiB
+ * @max:  bytes at most, a multiple of 2 MiB, up to 4 GiB
+ *
+ * All else as for sluice_memfd_create().
+ */
+SLUICE_API int sluice_memfd_create_growing(const char *name, uint64_t size, uint64_t max,
+					   uint64_t dev, struct sluice_memfd **out);
+
+/**
+ * sluice_memfd_balance - grow or shrink the pool as far as it wants now
+ * @memfd: a growing pool
+ *
+ * Growing is done at once. A chunk that can be done without is taken out when that has been so in
+ * every call for SLUICE_QUIET_MS.
+ *
+ * Return: chunks added if positive, removed if negative; -ENOMEM is never among them: a pool that
+ * cannot grow stays as it is, and its callers see -ENOSPC.
+ * Context: may sleep. One caller at a time.
+ */
+#define SLUICE_QUIET_MS 5000
+SLUICE_API int sluice_memfd_balance(struct sluice_memfd *memfd);
+
+/**
+ * sluice_memfd_start - have a thread balance the pool until it is destroyed
+ * @memfd: a growing pool; nobody else calls sluice_memfd_balance() from now on
+ *
+ * Return: 0, or the negative errno of what failed.
+ */
+SLUICE_API int sluice_memfd_start(struct sluice_memfd *memfd);
 
 /**
  * sluice_memfd_destroy - unmap and close a pool

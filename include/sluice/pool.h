@@ -117,6 +117,10 @@ struct sluice_pool {
 	uint32_t partial[SLUICE_POOL_CLASSES]; /* slabs with both free and taken slots */
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
+	uint32_t n_chunks;
+	bool asked; /* grow() has been called and sluice_pool_want() not yet */
+	void (*grow)(void *context);
+	void *context;
 	struct sluice_pool_stats stats;
 };
 
@@ -128,6 +132,13 @@ struct sluice_pool_config {
 	uint32_t max_chunks;	      /* how many chunks the window has, 1 to 2048 (4 GiB) */
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
+	/*
+	 * NULL, or called when the pool should get more chunks, once until sluice_pool_want() is
+	 * called. From inside a call that allocates, in its context and with a cache's lock held:
+	 * it wakes somebody up and does nothing else.
+	 */
+	void (*grow)(void *context);
+	void *context;
 };
 
 /**
@@ -170,6 +181,36 @@ SLUICE_API size_t sluice_chunk_size(void);
  */
 SLUICE_API int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *cpu,
 			       uint64_t dev, uint32_t size);
+
+/**
+ * sluice_pool_want - how many chunks the pool should get or give up
+ * @pool: the pool
+ *
+ * It should have at least an eighth of its size free, and a chunk; below that it wants as many as
+ * make it twice that, as far as its window has room. Above three times that and a chunk, it can do
+ * without some: whoever calls waits for a while before it believes that.
+ *
+ * Return: chunks to add if positive, to remove if negative.
+ * Context: any. Takes the pool's lock for a bounded time.
+ */
+SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
+
+/**
+ * sluice_pool_remove - take a chunk that is all free out of the pool
+ * @pool: the pool
+ * @meta: set to what sluice_pool_add() was given, the caller's again
+ * @cpu:  set to its memory; scrubbed, but for what the device wrote into it while it was free
+ * @dev:  set to its device address
+ *
+ * A call of sluice_pool_find() with an address that is no live slot's may be reading @meta at this
+ * moment: the caller keeps it until none can be (in a kernel, a grace period).
+ *
+ * Return: 0; -EBUSY if every whole chunk has a slot in use.
+ * Context: may be called where sluice_pool_add() may; one caller of either at a time. Empties the
+ * caches, for which it waits for their locks.
+ */
+SLUICE_API int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, void **cpu,
+				  uint64_t *dev);
 
 /**
  * sluice_pool_alloc - take a slot
