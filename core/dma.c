@@ -39,6 +39,9 @@
 /* Copying back and scrubbing alternate in pieces that stay in the first-level cache. */
 #define PIECE 16384u
 
+/* At least so many bytes behind a mapping are watched in the debug mode. */
+#define GUARD 32u
+
 static uint32_t tag_make(const struct sluice_dma *dma, uint32_t state, uint32_t dir, uint32_t off)
 {
 	return (uint32_t)dma->id << ID_SHIFT | off << OFF_SHIFT | dir << DIR_SHIFT | state;
@@ -116,10 +119,42 @@ static uint32_t segment_align(const struct sluice_dma *dma, uint64_t size)
 	return size <= 1 ? 1 : 1u << (32 - __builtin_clz((uint32_t)size - 1));
 }
 
+/*
+ * The debug mode: what the slot has beside the mapping is filled with a byte that depends on its
+ * address, and looked at again at unmap. A device that writes there is caught, whatever it wrote but
+ * that byte. It can see the bytes and put them back: this finds bugs, not attackers.
+ */
+static uint8_t guard_byte(uint64_t dev)
+{
+	return (uint8_t)(0x5a ^ dev ^ dev >> 8);
+}
+
+static void guard_fill(const struct sluice_slot *slot, uint64_t from, uint64_t to)
+{
+	uint8_t *cpu = slot->cpu;
+
+	for (uint64_t i = from; i < to; i++)
+		cpu[i] = guard_byte(slot->dev + i);
+}
+
+/* True if nobody has written there. Clears it. */
+static bool guard_check(const struct sluice_slot *slot, uint64_t from, uint64_t to)
+{
+	const volatile uint8_t *cpu = slot->cpu;
+	bool whole = true;
+
+	for (uint64_t i = from; i < to; i++)
+		whole = cpu[i] == guard_byte(slot->dev + i) && whole;
+	sluice_zero((uint8_t *)slot->cpu + from, (size_t)(to - from));
+	return whole;
+}
+
 static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		  uint32_t mask, uint64_t *addr)
 {
-	uint32_t index, off = (uint32_t)(orig & mask), align = segment_align(dma, off + len);
+	uint32_t index, off = (uint32_t)(orig & mask);
+	uint64_t size = off + len + (dma->guard ? GUARD : 0);
+	uint32_t align = segment_align(dma, size);
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
@@ -130,12 +165,16 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 	if (align < mask + 1)
 		align = mask + 1;
 	cache = cache_lock(dma->pool, &index, &flags);
-	ret = cache_take(dma->pool, cache, off + len, align, &slot);
+	ret = cache_take(dma->pool, cache, size, align, &slot);
 	count_take(&dma->stats[index], ret, len);
 	cache_unlock(cache, flags);
 	if (ret)
 		return ret;
 	sluice_copy((uint8_t *)slot.cpu + off, sluice_orig(orig), len);
+	if (dma->guard) {
+		guard_fill(&slot, 0, off);
+		guard_fill(&slot, off + len, slot.size);
+	}
 	sluice_store_u64(&slot.record->orig, orig);
 	sluice_store_u32(&slot.record->len, (uint32_t)len);
 	/* Release: whoever sees the mapping live sees its record. */
@@ -203,6 +242,7 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 	unsigned long irq;
 	uint8_t *from, *to;
 	uint32_t tag, index;
+	bool whole = true;
 
 	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
 	    !claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
@@ -216,14 +256,20 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 			sluice_copy(to + done, from + done, n);
 		sluice_zero(from + done, n);
 	}
+	if (dma->guard) {
+		whole = guard_check(&slot, 0, addr - slot.dev);
+		whole = guard_check(&slot, addr - slot.dev + len, slot.size) && whole;
+	}
 	cache = cache_lock(dma->pool, &index, &irq);
 	cache_give(dma->pool, cache, &slot);
 	bump(&dma->stats[index].unmaps, 1);
 	bump(&dma->stats[index].scrubbed, len);
 	if (copy)
 		bump(&dma->stats[index].bytes_from, len);
+	if (!whole)
+		bump(&dma->stats[index].overruns, 1);
 	cache_unlock(cache, irq);
-	return 0;
+	return whole ? 0 : 1;
 }
 
 /* The two syncs differ in the direction that makes them do nothing and the way they copy. */
@@ -301,7 +347,7 @@ int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint
 	int ret = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		if (sluice_dma_unmap(dma, sg[i].dma, sg[i].len, dir, flags))
+		if (sluice_dma_unmap(dma, sg[i].dma, sg[i].len, dir, flags) < 0)
 			ret = -EINVAL;
 	}
 	return ret;
@@ -369,7 +415,7 @@ int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len)
 uint64_t sluice_dma_max_mapping(struct sluice_dma *dma)
 {
 	struct sluice_pool_stats stats;
-	uint64_t most;
+	uint64_t most, slack;
 
 	sluice_pool_get_stats(dma->pool, &stats);
 	most = stats.bytes / 8;
@@ -377,9 +423,10 @@ uint64_t sluice_dma_max_mapping(struct sluice_dma *dma)
 		most = 65536;
 	if (most > SLUICE_CHUNK_BYTES)
 		most = SLUICE_CHUNK_BYTES;
-	/* What min_align_mask may put in front. */
-	if (stats.span > OFF_MASK && most > stats.span - OFF_MASK - 1)
-		most = stats.span - OFF_MASK - 1;
+	/* What min_align_mask may put in front and guard behind. */
+	slack = OFF_MASK + 1 + (dma->guard ? GUARD : 0);
+	if (stats.span >= slack && most > stats.span - slack)
+		most = stats.span - slack;
 	return most;
 }
 

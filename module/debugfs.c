@@ -73,6 +73,7 @@ static int stats_show(struct seq_file *m, void *unused)
 	seq_printf(m, "coherent %llu\n", stats.coherent);
 	seq_printf(m, "full %llu\n", stats.full);
 	seq_printf(m, "refused %llu\n", stats.refused);
+	seq_printf(m, "overruns %llu\n", stats.overruns);
 	show_pool(m, sd->bar);
 	return 0;
 }

@@ -154,6 +154,7 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 	sd->bar = sluice_bar;
 	sd->why = "no driver is bound yet";
 	sluice_dma_init(&sd->dma, &sluice_bar->pool, id, sd->stats);
+	sd->dma.guard = sluice_selection->guard;
 	sluice_debugfs_add(sd);
 	hash_add_rcu(sluice_devices, &sd->node, (unsigned long)&pdev->dev);
 	return sd;

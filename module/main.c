@@ -35,6 +35,10 @@ static char *mode = "bounce";
 module_param(mode, charp, 0444);
 MODULE_PARM_DESC(mode, "bounce: copy every transfer through the pool (default)");
 
+static bool guard;
+module_param(guard, bool, 0444);
+MODULE_PARM_DESC(guard, "debug: report devices that write beside what was mapped for them");
+
 static struct sluice_bar the_bar;
 static struct sluice_selection the_selection;
 
@@ -154,6 +158,7 @@ static int __init sluice_init(void)
 		goto close;
 	sluice_debugfs_start(&the_bar);
 	pr_info("pool %s: %llu KiB at %pa\n", the_bar.name, the_bar.size >> 10, &the_bar.phys);
+	the_selection.guard = guard;
 	err = sluice_devices_start(&the_bar, &the_selection);
 	if (err) {
 		pr_err("cannot watch for devices (%d)\n", err);

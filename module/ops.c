@@ -166,14 +166,19 @@ static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
 	u32 flags = attrs & DMA_ATTR_SKIP_CPU_SYNC ? SLUICE_SKIP_SYNC : 0;
 	struct sluice_slot slot;
 	u64 phys = 0;
+	int ret;
 
 	/* The record is gone afterwards. If this is no mapping, it is not traced either. */
 	if (trace_unmap_enabled() && !sluice_pool_find(&sd->bar->pool, addr, &slot))
 		phys = sluice_load_u64(&slot.record->orig);
-	if (sluice_dma_unmap(&sd->dma, addr, size, (enum sluice_dir)dir, flags)) {
+	ret = sluice_dma_unmap(&sd->dma, addr, size, (enum sluice_dir)dir, flags);
+	if (ret < 0) {
 		misused(dev, "unmap", addr, size, dir);
 		return;
 	}
+	if (ret > 0 && __ratelimit(&misuse_limit))
+		dev_err(dev, "sluice: the device wrote beside its mapping of %zu bytes at %pad\n",
+			size, &addr);
 	trace_unmap(sluice_bdf_word(dev), phys, addr, size, dir);
 	sluice_device_release(sd);
 }

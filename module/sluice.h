@@ -70,6 +70,7 @@ struct sluice_bdf {
 };
 
 struct sluice_selection {
+	bool guard;  /* watch for writes beside a mapping */
 	bool virtio; /* every virtio function */
 	unsigned int count;
 	struct sluice_bdf *bdf;

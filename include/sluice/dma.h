@@ -53,8 +53,9 @@ struct sluice_dma_stats {
 	uint64_t coherent;   /* bytes of coherent memory now */
 	uint64_t full;	     /* mappings refused because the pool was full */
 	uint64_t refused;    /* calls refused because they made no sense (see sluice_dma_unmap) */
+	uint64_t overruns;   /* mappings beside which the device wrote (only with guard) */
 	uint64_t sizes[SLUICE_HISTOGRAM];
-	uint64_t padding[6]; /* to a multiple of 64: one for each cache, none shares a line */
+	uint64_t padding[5]; /* to a multiple of 64: one for each cache, none shares a line */
 };
 
 /* One device. The caller owns the memory; fields are set by sluice_dma_init(). */
@@ -64,6 +65,11 @@ struct sluice_dma {
 	/* What the device needs; the caller may set them after init, before anything is mapped. */
 	uint32_t min_align_mask;    /* low address bits that are kept (NVMe: 4095); 0 if none */
 	uint64_t seg_boundary_mask; /* no mapping crosses a multiple of this plus one */
+	/*
+	 * Debug mode: watch the bytes beside each mapping, at the price of 32 bytes more for it and
+	 * of looking at all its slot's padding. For devices with bugs; an attacker sees the bytes.
+	 */
+	bool guard;
 	uint16_t id;
 	struct sluice_dma_stats *stats; /* one for each of the pool's caches */
 };
@@ -104,8 +110,9 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
  * Return: 0; -ENOSPC if the pool is full: try again when something has been unmapped; -E2BIG if it
  * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, for a
  * min_align_mask that is not one less than a power of two or is above 4095, and for a length that
- * no place inside one segment has room for. Context: any, hard interrupts too. Takes the pool's
- * lock for a bounded time and copies @len bytes outside it.
+ * no place inside one segment has room for.
+ * Context: any, hard interrupts too. Takes locks for a bounded time and copies @len bytes outside
+ * them.
  */
 SLUICE_API int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len,
 			      enum sluice_dir dir, uint64_t *addr);
@@ -121,7 +128,9 @@ SLUICE_API int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t le
  * Afterwards nothing that the device writes changes the buffer (G3), and the slot's bytes are
  * cleared.
  *
- * Return: 0; -EINVAL, changing nothing and counting it as refused, if @addr is not the start of a
+ * Return: 0, or 1 if guard is on and the device has written beside the mapping (counted as an
+ * overrun; the buffer is taken back all the same); -EINVAL, changing nothing and counting it as
+ * refused, if @addr is not the start of a
  * live mapping of this device (unmapped already, interior, foreign) or @len or @dir differ from
  * what was mapped.
  * Context: as sluice_dma_map().

@@ -225,6 +225,40 @@ static void sync_of_interior_and_partial_ranges(void **state)
 	rig_close(&rig);
 }
 
+/* The debug mode notices a write on either side, by whatever distance inside the slot. */
+static void a_write_beside_a_mapping_is_noticed(void **state)
+{
+	uint8_t *buf = aligned_alloc(4096, 64 * KiB);
+	uint64_t seen = 0;
+	struct rig rig;
+
+	(void)state;
+	memset(buf, 0, 64 * KiB);
+	rig_open(&rig, 4 * MiB);
+	rig.dma.guard = true;
+	rig.dma.min_align_mask = 511;
+	for (size_t i = 0; i < 15; i++) {
+		for (int where = -2; where <= 2; where++) {
+			uint64_t dev = map(&rig, buf + 300, lengths[i], SLUICE_BIDIRECTIONAL);
+			uint8_t *at = rig_device(&rig, dev);
+
+			memset(at, 0x77, lengths[i]);
+			if (where < 0)
+				at[where * 100] ^= 1;
+			else if (where > 0)
+				at[lengths[i] + (where == 1 ? 0 : 31)] ^= 1;
+			assert_int_equal(sluice_dma_unmap(&rig.dma, dev, lengths[i],
+							  SLUICE_BIDIRECTIONAL, 0),
+					 where != 0);
+			seen += where != 0;
+			assert_int_equal(rig_stats(&rig).overruns, seen);
+		}
+	}
+	assert_true(rig_all(rig.mem->region.cpu, 4 * MiB, 0));
+	rig_close(&rig);
+	free(buf);
+}
+
 /* dma-debug allows it, and drivers do it. */
 static void a_mapping_both_ways_is_synced_one_way(void **state)
 {
@@ -518,6 +552,7 @@ int main(void)
 		cmocka_unit_test(g3_nothing_changes_after_unmap),
 		cmocka_unit_test(g3_nothing_changes_after_sync_for_cpu),
 		cmocka_unit_test(sync_of_interior_and_partial_ranges),
+		cmocka_unit_test(a_write_beside_a_mapping_is_noticed),
 		cmocka_unit_test(a_mapping_both_ways_is_synced_one_way),
 		cmocka_unit_test(no_mapping_crosses_a_segment),
 		cmocka_unit_test(low_address_bits_are_kept),
