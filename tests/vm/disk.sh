@@ -5,7 +5,8 @@
 #
 # Theory of operation: the audit's exit status is its verdict: 0 with Sluice, where all that the
 # backend reaches is the pool; 3 today. The relay's system calls are counted by strace over a
-# stretch of requests that begins and ends at the guest's word.
+# stretch of requests that begins and ends at the guest's word, and over another one the scheduler's
+# count has to stand still.
 
 vm_test() {
 	disk_create "$VM_DIR/disk" 16M
@@ -39,11 +40,31 @@ host_audit() {
 	}
 }
 
+# relay_processes: the relay and its helper.
+relay_processes() { echo "$RELAY_PID $(cat "/proc/$RELAY_PID/task/$RELAY_PID/children")"; }
+
+# relay_switches: how often they gave up a processor or lost it. A process that is blocked all the
+# time, in the one call that it was in before, adds nothing.
+relay_switches() {
+	local p
+	for p in $(relay_processes); do
+		cat "/proc/$p/status"
+	done | awk '/ctxt_switches/ { n += $2 } END { print n }'
+}
+
+host_watch() { SWITCHES=$(relay_switches); }
+host_watched() { echo $(($(relay_switches) - SWITCHES)); }
+
+# The relay cannot be traced by an ordinary user: it has made itself undumpable.
 host_trace() {
-	strace -f -o "$VM_DIR/trace" -p "$RELAY_PID" 2>"$VM_DIR/strace" &
+	local p options=() n=50 processes
+	processes=$(relay_processes)
+	for p in $processes; do
+		options+=(-p "$p")
+	done
+	strace -f -o "$VM_DIR/trace" "${options[@]}" 2>"$VM_DIR/strace" &
 	STRACE_PID=$!
-	local n=50
-	until grep -q attached "$VM_DIR/strace"; do
+	until [ "$(grep -c attached "$VM_DIR/strace")" -eq "$(echo "$processes" | wc -w)" ]; do
 		if ! alive $STRACE_PID || [ $((n -= 1)) -eq 0 ]; then
 			kill "$STRACE_PID" 2>/dev/null
 			echo "strace cannot attach here: $(head -n 1 "$VM_DIR/strace")"
