@@ -109,6 +109,8 @@ static inline void cache_give(struct sluice_pool *pool, struct sluice_cache *cac
 		cache_push(cache, kind, unit);
 	else
 		sluice_cache_give_back(pool, cache, unit, kind);
+	if (sluice_load_u32(&pool->waiters) && pool->space)
+		pool->space(pool->context);
 }
 
 #endif

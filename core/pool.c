@@ -31,6 +31,7 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	pool->caches = config->caches;
 	pool->n_caches = config->n_caches;
 	pool->grow = config->grow;
+	pool->space = config->space;
 	pool->context = config->context;
 	while ((uint64_t)pool->max_chunks << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
 		pool->zone_shift++;
@@ -217,6 +218,26 @@ int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
 	return 0;
 }
 
+static void add_waiters(struct sluice_pool *pool, uint32_t n)
+{
+	uint32_t was;
+
+	do {
+		was = sluice_load_u32(&pool->waiters);
+	} while (!sluice_cas_u32(&pool->waiters, was, was + n));
+}
+
+void sluice_pool_wait_begin(struct sluice_pool *pool)
+{
+	sluice_count(&pool->waited, 1);
+	add_waiters(pool, 1);
+}
+
+void sluice_pool_wait_end(struct sluice_pool *pool)
+{
+	add_waiters(pool, UINT32_MAX);
+}
+
 void sluice_pool_get_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats)
 {
 	unsigned long flags = sluice_lock(&pool->lock);
@@ -226,5 +247,6 @@ void sluice_pool_get_stats(struct sluice_pool *pool, struct sluice_pool_stats *s
 	stats->span = (uint64_t)pool->span_max << SLUICE_GRANULE_SHIFT;
 	sluice_unlock(&pool->lock, flags);
 	stats->refused = sluice_load_u64(&pool->refused);
+	stats->waited = sluice_load_u64(&pool->waited);
 	sluice_cache_add_stats(pool, stats);
 }

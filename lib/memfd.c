@@ -5,11 +5,13 @@
  * Theory of operation: see sluice/memfd.h.
  */
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -64,6 +66,15 @@ static void wake(void *context)
 	(void)!write(memfd->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
 }
 
+static void say_space(void *context)
+{
+	struct sluice_memfd *memfd = context;
+
+	/* Release: a waiter that sees the new count finds the slot. */
+	__atomic_add_fetch(&memfd->space, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &memfd->space, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
 /* The private memory of a pool of that many chunks. */
 static int alloc_private(struct sluice_memfd *memfd, uint64_t chunks, uint32_t n_caches)
 {
@@ -105,13 +116,14 @@ static int create(const char *name, uint64_t size, uint64_t max, uint64_t dev,
 		goto fail;
 	config.chunks = memfd->chunks;
 	config.caches = memfd->caches;
+	config.space = say_space;
+	config.context = memfd;
 	if (max > size) {
 		memfd->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		ret = -errno;
 		if (memfd->wake_fd < 0)
 			goto fail;
 		config.grow = wake;
-		config.context = memfd;
 	}
 	ret = open_sealed(name, max);
 	if (ret < 0)
@@ -159,6 +171,31 @@ static uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+int sluice_memfd_map_wait(struct sluice_memfd *memfd, struct sluice_dma *dma, uint64_t orig,
+			  uint64_t len, enum sluice_dir dir, uint32_t timeout_ms, uint64_t *addr)
+{
+	/* A wake-up that was missed costs no more than this. */
+	const struct timespec slice = {.tv_nsec = 5 * 1000 * 1000};
+	uint64_t deadline;
+	int ret = sluice_dma_map(dma, orig, len, dir, addr);
+
+	if (ret != -ENOSPC || !timeout_ms)
+		return ret;
+	deadline = now_ms() + timeout_ms;
+	sluice_pool_wait_begin(&memfd->pool);
+	for (;;) {
+		/* Acquire: before the attempt, so that space made after it changes the count. */
+		uint32_t seen = __atomic_load_n(&memfd->space, __ATOMIC_ACQUIRE);
+
+		ret = sluice_dma_map(dma, orig, len, dir, addr);
+		if (ret != -ENOSPC || now_ms() >= deadline)
+			break;
+		syscall(SYS_futex, &memfd->space, FUTEX_WAIT_PRIVATE, seen, &slice, NULL, 0);
+	}
+	sluice_pool_wait_end(&memfd->pool);
+	return ret;
 }
 
 static int grow(struct sluice_memfd *memfd, int32_t want)

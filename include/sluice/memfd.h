@@ -18,6 +18,7 @@
 #ifndef SLUICE_MEMFD_H
 #define SLUICE_MEMFD_H
 
+#include <sluice/dma.h>
 #include <sluice/pool.h>
 
 /* Owned by the library from create to destroy; the fields are for reading. */
@@ -31,6 +32,7 @@ struct sluice_memfd {
 	int fd;	     /* to be handed to the device's side; stays the library's */
 	int wake_fd; /* readable when the pool wants to grow; -1 if it cannot */
 	uint64_t size_min;
+	uint32_t space;		/* counts the times that there may have been space; a futex */
 	uint64_t surplus_since; /* ms; 0 if there is none */
 	int stop_fd;		/* ends the thread; -1 if there is none */
 	unsigned long thread;
@@ -81,6 +83,20 @@ SLUICE_API int sluice_memfd_balance(struct sluice_memfd *memfd);
  * Return: 0, or the negative errno of what failed.
  */
 SLUICE_API int sluice_memfd_start(struct sluice_memfd *memfd);
+
+/**
+ * sluice_memfd_map_wait - sluice_dma_map(), waiting for space if there is none
+ * @memfd:	the pool that @dma is on
+ * @timeout_ms: how long at most, in milliseconds
+ *
+ * All else as for sluice_dma_map(), whose -ENOSPC now means that there was no space all that time.
+ * Who waits is not in a queue: whoever comes first when there is space has it.
+ *
+ * Context: may sleep. Not from a signal handler.
+ */
+SLUICE_API int sluice_memfd_map_wait(struct sluice_memfd *memfd, struct sluice_dma *dma,
+				     uint64_t orig, uint64_t len, enum sluice_dir dir,
+				     uint32_t timeout_ms, uint64_t *addr);
 
 /**
  * sluice_memfd_destroy - unmap and close a pool

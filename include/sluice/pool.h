@@ -86,6 +86,7 @@ struct sluice_pool_stats {
 	uint64_t allocs;     /* slots handed out */
 	uint64_t cache_hits; /* of these, from a cache */
 	uint64_t full;	     /* requests that found no room */
+	uint64_t waited;     /* times that somebody waited for room */
 	uint64_t refused;    /* frees of what is not allocated */
 	uint64_t largest;    /* bytes of a run in the highest bin: a request this long is met now */
 	uint64_t span;	     /* bytes of the longest request that the empty pool would meet */
@@ -104,8 +105,11 @@ struct sluice_pool {
 	uint32_t cache_limit; /* units that one cache may hold */
 	uint32_t low;	      /* 1 while the pool runs low: nothing is cached */
 
-	uint64_t refused; /* counted without a lock, as are the requests that found no room */
+	/* Without a lock. */
+	uint64_t refused;
 	uint64_t full;
+	uint64_t waited;
+	uint32_t waiters; /* who want to hear of space */
 
 	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
 	struct sluice_lock lock __attribute__((aligned(64)));
@@ -120,6 +124,7 @@ struct sluice_pool {
 	uint32_t n_chunks;
 	bool asked; /* grow() has been called and sluice_pool_want() not yet */
 	void (*grow)(void *context);
+	void (*space)(void *context);
 	void *context;
 	struct sluice_pool_stats stats;
 };
@@ -138,6 +143,8 @@ struct sluice_pool_config {
 	 * it wakes somebody up and does nothing else.
 	 */
 	void (*grow)(void *context);
+	/* NULL, or called in the same way when a slot has been given back while somebody waits. */
+	void (*space)(void *context);
 	void *context;
 };
 
@@ -253,6 +260,19 @@ SLUICE_API int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct s
  * Context: any, hard interrupts too. Takes locks for a bounded time.
  */
 SLUICE_API int sluice_pool_free(struct sluice_pool *pool, uint64_t dev);
+
+/**
+ * sluice_pool_wait_begin - say that somebody waits for space
+ * @pool: the pool
+ *
+ * From now on, until as many calls of sluice_pool_wait_end(), config's space() is called whenever a
+ * slot has been given back. A slot that is given back at this very moment may go unsaid: whoever
+ * waits tries again once in a while.
+ *
+ * Context: any.
+ */
+SLUICE_API void sluice_pool_wait_begin(struct sluice_pool *pool);
+SLUICE_API void sluice_pool_wait_end(struct sluice_pool *pool);
 
 /**
  * sluice_pool_get_stats - a consistent copy of the counters

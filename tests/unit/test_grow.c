@@ -259,6 +259,45 @@ static void the_thread_does_it(void **state)
 	sluice_memfd_destroy(mem);
 }
 
+static void *giver(void *arg)
+{
+	uint64_t *dev = arg;
+
+	poll(NULL, 0, 20);
+	for (int i = 0; i < 256; i++) {
+		if (sluice_dma_unmap(&rig.dma, dev[i], 4096, SLUICE_TO_DEVICE, 0))
+			atomic_fetch_add(&failed, 1);
+	}
+	return NULL;
+}
+
+static void g5_whoever_may_wait_gets_space(void **state)
+{
+	static uint8_t buf[MiB];
+	uint64_t addr;
+	pthread_t thread;
+	size_t n = 0;
+
+	(void)state;
+	rig_open(&rig, 2 * MiB);
+	failed = 0;
+	while (!sluice_dma_map(&rig.dma, (uintptr_t)buf, 4096, SLUICE_TO_DEVICE, &taken[n]))
+		n++;
+	assert_int_equal(n, 512);
+	assert_int_equal(sluice_memfd_map_wait(rig.mem, &rig.dma, (uintptr_t)buf, 4096,
+					       SLUICE_TO_DEVICE, 10, &addr),
+			 -ENOSPC);
+	/* Pages are taken from the top on, so that the first half of them is one piece. */
+	assert_int_equal(pthread_create(&thread, NULL, giver, taken), 0);
+	assert_int_equal(sluice_memfd_map_wait(rig.mem, &rig.dma, (uintptr_t)buf, sizeof(buf),
+					       SLUICE_TO_DEVICE, 60000, &addr),
+			 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(failed, 0);
+	assert_int_equal(stats_of(rig.mem).waited, 2);
+	rig_close(&rig);
+}
+
 static void bad_arguments(void **state)
 {
 	struct sluice_memfd *mem;
@@ -281,6 +320,7 @@ int main(void)
 		cmocka_unit_test(g5_a_source_that_fails),
 		cmocka_unit_test(g5_grows_and_shrinks_under_load),
 		cmocka_unit_test(the_thread_does_it),
+		cmocka_unit_test(g5_whoever_may_wait_gets_space),
 		cmocka_unit_test(bad_arguments),
 	};
 
