@@ -45,7 +45,7 @@ vm_start() {
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
 		-kernel "$(kernel_image "$KERNEL")" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic part=$part $append" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled part=$part $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
@@ -61,6 +61,7 @@ vm_serve() {
 			part+=$line # the second was over in the middle of a line
 			if [ $SECONDS -ge $end ]; then
 				outcome="it was not done after $VM_TIMEOUT s"
+				vm_show_tasks
 			elif ! kill -0 "$VM_PID" 2>/dev/null; then
 				outcome="it ended before its script did"
 			fi
@@ -102,6 +103,16 @@ vm_serve() {
 		return 1
 	fi
 	tap_ok "no complaint from the guest's kernel (${VM_CONSOLE##*-})"
+}
+
+# vm_show_tasks: have a hanging guest's kernel say on its console where its tasks are.
+vm_show_tasks() {
+	local key
+	for key in 9 l w t; do
+		vm_hmp "sendkey alt-sysrq-$key"
+		sleep 1
+	done
+	sleep 3
 }
 
 # vm_end: wait for the power-off, for a moment; make sure of it.
