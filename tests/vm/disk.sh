@@ -82,7 +82,7 @@ host_trace() {
 # A call that the relay was in when strace came, and in which it still is, is shown but was not
 # made in between: count what returned.
 host_traced() {
-	"${sudo[@]}" kill -INT "$(cat "$VM_DIR/trace.pid")"
+	"${sudo[@]}" kill "$(cat "$VM_DIR/trace.pid")"
 	wait "$STRACE"
 	grep -c ' = ' "$VM_DIR/trace"
 }
