@@ -73,6 +73,7 @@ static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 {
 	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first, head;
 
+	pool->silence = 0;
 	if (kind >= SLUICE_POOL_CLASSES) {
 		sluice_runs_release(pool, g);
 		return;
@@ -130,9 +131,11 @@ static void empty(struct sluice_pool *pool, struct sluice_cache *cache)
 static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mine)
 {
 	uint32_t n = pool->n_caches < EMPTY_MAX ? pool->n_caches : EMPTY_MAX;
-	uint32_t first = mine->next;
+	uint32_t first = sluice_load_u32(&pool->swept);
 	bool any = false;
 
+	/* The next call goes on where this one ends, so that no cache is left out for long. */
+	sluice_store_u32(&pool->swept, (first + n) % pool->n_caches);
 	for (uint32_t i = 0; i < n; i++) {
 		struct sluice_cache *cache = pool->caches[(first + i) % pool->n_caches];
 		unsigned long flags;
@@ -270,15 +273,26 @@ void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *
 {
 	uint64_t taken = 0, given = 0;
 
+	/*
+	 * First what was given back, everywhere: a slot that goes from one cache's count to
+	 * another's meanwhile has then been counted as taken, too. The locks see to it that what
+	 * happened before is seen.
+	 */
 	for (uint32_t i = 0; i < pool->n_caches; i++) {
 		struct sluice_cache *cache = pool->caches[i];
 		unsigned long flags = sluice_lock(&cache->lock);
 
 		stats->cached += (uint64_t)cache->held << SLUICE_UNIT_SHIFT;
+		given += cache->bytes_given;
+		sluice_unlock(&cache->lock, flags);
+	}
+	for (uint32_t i = 0; i < pool->n_caches; i++) {
+		struct sluice_cache *cache = pool->caches[i];
+		unsigned long flags = sluice_lock(&cache->lock);
+
 		stats->allocs += cache->allocs;
 		stats->cache_hits += cache->hits;
 		taken += cache->bytes_taken;
-		given += cache->bytes_given;
 		sluice_unlock(&cache->lock, flags);
 	}
 	stats->used = taken - given;

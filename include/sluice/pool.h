@@ -59,6 +59,8 @@
 /* Private data of one chunk. Opaque; sluice_chunk_size() bytes, aligned to 64. */
 struct sluice_chunk;
 
+struct sluice_dma;
+
 /* Private data of one CPU's cache. Opaque; sluice_cache_size() bytes, aligned to 64. */
 struct sluice_cache;
 
@@ -80,7 +82,7 @@ struct sluice_slot {
 struct sluice_pool_stats {
 	uint64_t bytes;	     /* in all chunks */
 	uint64_t used;	     /* in slots that are handed out, as slots count, not payload */
-	uint64_t used_max;   /* the most that used and cached together have been */
+	uint64_t used_max;   /* the most that was in runs: used, cached, and free slots of slabs */
 	uint64_t cached;     /* in slots that wait in a cache */
 	uint64_t slabs;	     /* bytes in slabs, used or not */
 	uint64_t allocs;     /* slots handed out */
@@ -103,13 +105,15 @@ struct sluice_pool {
 	uint32_t zone_shift;  /* granule number to zone */
 	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 	uint32_t cache_limit; /* units that one cache may hold */
-	uint32_t low;	      /* 1 while the pool runs low: nothing is cached */
+	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
+	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
 
 	/* Without a lock. */
 	uint64_t refused;
 	uint64_t full;
 	uint64_t waited;
 	uint32_t waiters; /* who want to hear of space */
+	uint32_t swept;	  /* the cache that is emptied next when there is no room */
 
 	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
 	struct sluice_lock lock __attribute__((aligned(64)));
@@ -122,7 +126,13 @@ struct sluice_pool {
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
 	uint32_t n_chunks;
-	bool asked; /* grow() has been called and sluice_pool_want() not yet */
+	bool asked;	  /* grow() has been called and sluice_pool_want() not yet */
+	uint32_t silence; /* turned away since anything was given back, or the first is first */
+	uint32_t small;	  /* mappings of the first in its turn, not what it waits for */
+
+	uint64_t passes;			   /* mappings made while any device waited */
+	struct sluice_dma *turn_first, *turn_last; /* who waits */
+	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
 	void (*space)(void *context);
 	void *context;
