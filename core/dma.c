@@ -117,19 +117,22 @@ static void count_take(struct sluice_dma_stats *stats, int ret, uint64_t len)
 }
 
 /*
- * The alignment that keeps a slot of size bytes inside one segment of the device, or 0 if there is
- * none. In a pool that lies in one segment that is any.
+ * The alignment of a slot that keeps a mapping of len bytes, off bytes into it, inside one segment of
+ * the device, or 0 if there is none. In a pool that lies in one segment that is any.
  */
-static uint32_t segment_align(const struct sluice_dma *dma, uint64_t size)
+static uint32_t segment_align(const struct sluice_dma *dma, uint32_t off, uint64_t len)
 {
 	const struct sluice_pool *pool = dma->pool;
 	uint64_t last = pool->dev + ((uint64_t)pool->max_chunks << SLUICE_CHUNK_SHIFT) - 1;
-	uint64_t mask = sluice_load_u64(&dma->seg_boundary_mask);
+	uint64_t mask = sluice_load_u64(&dma->seg_boundary_mask), size = off + len;
 
 	if (!((pool->dev ^ last) & ~mask))
 		return 1;
-	if (size > SLUICE_CHUNK_BYTES || size - 1 > mask)
+	if (size > SLUICE_CHUNK_BYTES || (off & mask) + len - 1 > mask)
 		return 0;
+	/* A segment that is shorter than the offset divides the alignment that the offset needs. */
+	if (size - 1 > mask)
+		return 1;
 	/* Segments and slots are powers of two: one that is no longer does not cross. */
 	return size <= 1 ? 1 : 1u << (32 - __builtin_clz((uint32_t)size - 1));
 }
@@ -169,8 +172,9 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 {
 	uint32_t index, off = (uint32_t)(orig & mask);
 	uint64_t size = off + len + (dma->guard ? GUARD : 0);
-	uint32_t align = segment_align(dma, size);
+	uint32_t align = segment_align(dma, off, len);
 	struct sluice_cache *cache;
+	bool anyone;
 	struct sluice_slot slot;
 	unsigned long flags;
 	int ret;
@@ -179,7 +183,8 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 		return refuse(dma);
 	if (align < mask + 1)
 		align = mask + 1;
-	if (turn_anyone(dma->pool) && !sluice_turn_may_map(dma, len))
+	anyone = turn_anyone(dma->pool);
+	if (anyone && !sluice_turn_may_map(dma, len))
 		return turn_away(dma);
 	cache = cache_lock(dma->pool, &index, &flags);
 	ret = cache_take(dma->pool, cache, size, align, &slot);
@@ -187,7 +192,7 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 	cache_unlock(cache, flags);
 	if (ret == -ENOSPC)
 		sluice_turn_wait(dma, len);
-	else if (ret == 0 && turn_anyone(dma->pool))
+	else if (anyone && ret == 0)
 		sluice_turn_met(dma, len, 1);
 	if (ret)
 		return ret;

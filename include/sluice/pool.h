@@ -126,7 +126,8 @@ struct sluice_pool {
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
 	uint32_t n_chunks;
-	bool asked;	  /* grow() has been called and sluice_pool_want() not yet */
+	bool asked; /* grow() has been called and sluice_pool_want() not yet */
+	bool idle;  /* sluice_pool_trim() has found nothing, and nothing has been taken since */
 	uint32_t silence; /* turned away since anything was given back, or the first is first */
 	uint32_t small;	  /* mappings of the first in its turn, not what it waits for */
 
@@ -148,8 +149,9 @@ struct sluice_pool_config {
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
 	/*
-	 * NULL, or called when the pool should get more chunks, once until sluice_pool_want() is
-	 * called. From inside a call that allocates, in its context and with a cache's lock held:
+	 * NULL, or called when somebody should look after the pool: when it should get more chunks,
+	 * once until sluice_pool_want() is called, and when it is used again after
+	 * sluice_pool_trim() has found it unused. From inside a call that allocates, in its context and with a cache's lock held:
 	 * it wakes somebody up and does nothing else.
 	 */
 	void (*grow)(void *context);
@@ -211,6 +213,25 @@ SLUICE_API int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *me
  * Context: any. Takes the pool's lock for a bounded time.
  */
 SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
+
+/**
+ * sluice_pool_trim - give back some of what is kept without being in use
+ * @pool: the pool
+ *
+ * Caches keep up to 1/16 of the pool warm, and each slab class one empty slab. This gives the slabs
+ * back, and of each stack in each cache the older half: after six calls without maps in between,
+ * nothing is kept. What is in constant use comes back at once, at the price of a few trips to the pool.
+ *
+ * Meant for whoever also calls sluice_pool_want(), a worker that may sleep between the calls: once a
+ * second while this returns anything but 0, and after a 0 not until grow() is called (without a
+ * grow(): once a second). So 30 s after a load has ended nothing of it is left, and an unused pool
+ * wakes nobody.
+ *
+ * Return: bytes that are in use or kept in caches.
+ * Context: any, but not for a hard interrupt: takes the lock of each cache that keeps anything 75
+ * times, for at most 16 slots each.
+ */
+SLUICE_API uint64_t sluice_pool_trim(struct sluice_pool *pool);
 
 /**
  * sluice_pool_remove - take a chunk that is all free out of the pool
