@@ -136,6 +136,7 @@ struct sluice_pool {
 	uint32_t small;	  /* mappings of the first in its turn, not what it waits for */
 
 	uint64_t passes;			   /* mappings made while any device waited */
+	uint64_t insisted;			   /* bytes that those who insist wait for */
 	struct sluice_dma *turn_first, *turn_last; /* who waits */
 	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
