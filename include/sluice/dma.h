@@ -24,19 +24,21 @@
  * mapped (G4).
  *
  * Fairness (G5)
- *   A map that finds no room puts its device into the pool's queue until it has mapped as much as it
- *   asked for then. Until SLUICE_TURN_PASSES mappings of others have been made meanwhile, all compete
- *   for the room that there is. From then on, a further try of that device is met, or nobody but that
- *   device can map, unless enough for it and all before it is left over, until it is (but for maps that are being made at
- *   that moment, one for each CPU): all others get -ENOSPC and wait in turn. So a request that the pool could hold if everything
- *   mapped through this layer were unmapped is passed by at most
+ *   A map that finds no room puts its device into the pool's queue until it has mapped as much as
+ *   it asked for then. Until SLUICE_TURN_PASSES mappings of others have been made meanwhile, all
+ *   compete for the room that there is. From then on, a further try of that device is met, or it
+ *   insists: until it is met, nobody else maps but those before it in the queue, and whoever
+ *   leaves enough room for all who insist. All others get -ENOSPC and wait in turn. So a request
+ *   that the pool could hold if everything mapped through this layer were unmapped is passed by at
+ *   most
  *
- *	SLUICE_TURN_PASSES + (devices that wait - 1) * SLUICE_TURN_SMALL + CPUs
+ *	SLUICE_TURN_PASSES + (devices that wait - 1) * SLUICE_TURN_SMALL + CPUs * tries
  *
- *   mappings between the first try and the one that is met, if its driver comes again after each
- *   failure and if other mappings end. The middle term is one mapping (or list) for each of the others
- *   where they ask again for what they failed to get, which is what drivers do. A turn ends in vain
- *   if SLUICE_TURN_SILENCE tries of others fail while nothing is given back; the device's counter
+ *   mappings between its first try and the last that is in vain, if its driver comes again after
+ *   each failure and if other mappings end. The middle term is one mapping (or list) for each of
+ *   the others if they ask again for what they failed to get, which is what drivers do; the last
+ *   one is what is just being mapped at each try since it insists. A turn ends in vain if
+ *   SLUICE_TURN_SILENCE tries of others fail while nothing is given back; the device's counter
  *   "lapsed" says so. While no device waits, all this costs a load and a branch.
  *
  *   What is not promised: room beside mappings that never end (coherent memory, receive buffers of an
