@@ -12,8 +12,9 @@
  * The pool may grow: the file then has its largest size from the start, because whoever has mapped
  * it should not have to map it again, but only the chunks that are in the pool have memory behind
  * them. Growing puts a chunk in; shrinking takes one out and punches its pages out of the file. Both,
- * and giving back what caches keep after a load (sluice_pool_trim()), happen in sluice_memfd_balance(), called from the program's own loop whenever wake_fd becomes
- * readable and once in a while, or from a thread that sluice_memfd_start() makes.
+ * and giving back what caches keep after a load (sluice_pool_trim()), happen in
+ * sluice_memfd_balance(), called from the program's own loop whenever wake_fd becomes readable and
+ * once in a while, or from a thread that sluice_memfd_start() makes.
  */
 #ifndef SLUICE_MEMFD_H
 #define SLUICE_MEMFD_H
