@@ -14,6 +14,7 @@
  *		(a map that fails is followed by another unmap and is not retried)
  *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
  *		which maps fail
+ *   small	bytes of the pool that a short mapping takes
  *
  * Rounds of all candidates are interleaved; the figures are medians with minimum and maximum.
  */
@@ -129,10 +130,14 @@ static void sluice_unmap(uint64_t addr, size_t len, unsigned int thread)
 const struct candidate cand_sluice = {"sluice",	    true,	sluice_open,
 				      sluice_close, sluice_map, sluice_unmap};
 
-static const struct candidate *candidates[] = {&cand_sluice, &cand_scan, &cand_classes,
-					       &cand_malloc};
-static size_t n_candidates = sizeof(candidates) / sizeof(candidates[0]);
-#define CANDIDATES 4
+#define CANDIDATES 5
+static const struct candidate *candidates[CANDIDATES];
+static size_t n_candidates;
+
+static void add_candidate(const struct candidate *c)
+{
+	candidates[n_candidates++] = c;
+}
 
 static FILE *csv;
 
@@ -448,6 +453,26 @@ static void dense(void)
 	}
 }
 
+/* What a small mapping takes. */
+static void small(void)
+{
+	printf("\nbytes of the pool that a mapping of 256 bytes takes\n");
+	for (size_t k = 0; k < n_candidates; k++) {
+		const struct candidate *c = candidates[k];
+		uint32_t taken;
+		uint64_t addr;
+
+		if (!c->bounded || !c->open(64 * MiB, 1))
+			continue;
+		addr = c->map(256, 0, &taken);
+		if (addr) {
+			printf("  %-12s %u\n", c->name, taken);
+			c->unmap(addr, 256, 0);
+		}
+		c->close();
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static struct candidate preloaded;
@@ -465,18 +490,26 @@ int main(int argc, char **argv)
 		case 'm':
 			preloaded = cand_malloc;
 			preloaded.name = optarg;
-			candidates[0] = &preloaded;
-			n_candidates = 1;
 			break;
 		default:
 			fprintf(stderr, "usage: pool [-c CSV] [-m NAME]\n");
 			return 1;
 		}
 	}
-	pairs();
-	if (n_candidates > 1) {
+	if (preloaded.name) {
+		add_candidate(&preloaded);
+		pairs();
+	} else {
+		add_candidate(&cand_sluice);
+		if (&cand_swiotlb)
+			add_candidate(&cand_swiotlb);
+		add_candidate(&cand_scan);
+		add_candidate(&cand_classes);
+		add_candidate(&cand_malloc);
+		pairs();
 		fill();
 		dense();
+		small();
 	}
 	if (csv)
 		fclose(csv);
