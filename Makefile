@@ -74,14 +74,15 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTLIB_SRC)) $(PROG_OBJ) 
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS) -lcmocka
 
-# Counts its steps: the core once more, with a port that counts and a call in every basic block, and
+# Count their steps: the core once more, with a port that counts and a call in every basic block, and
 # with little optimization, so that a loop stays a loop.
 $(BUILD)/obj/bounds/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O1 -g -fPIC -fno-builtin -fsanitize-coverage=trace-pc -MMD -MP -Iinclude \
 	      -Itests/bounds -c -o $@ $<
 
-$(BUILD)/tests/unit/test_bounds: $(call obj,tests/unit/test_bounds.c tests/lib/rig.c) \
+BOUNDS_BIN := $(filter $(BUILD)/tests/unit/test_bounds%,$(UNIT_BIN))
+$(BOUNDS_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,tests/lib/rig.c) \
 		$(patsubst %.c,$(BUILD)/obj/bounds/%.o,$(CORE_SRC)) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) -lcmocka

@@ -285,7 +285,7 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 /* As sluice_pool_want(), under the lock. */
 int32_t sluice_pool_wanted(const struct sluice_pool *pool);
 
-/* Note whether the pool runs low, after free_granules or the pool's size has changed. Locked. */
+/* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);
 
 static inline uint32_t kind_bytes(uint32_t kind)

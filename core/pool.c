@@ -173,9 +173,10 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
 	uint64_t granules = pool->stats.bytes >> SLUICE_GRANULE_SHIFT;
+	bool few = pool->free_granules < granules / (pool->low ? 4 : 8);
 
 	/* Twice the room to leave the state as to enter it, so that it does not flicker. */
-	sluice_store_u32(&pool->low, pool->free_granules < granules / (pool->low ? 4 : 8));
+	sluice_store_u32(&pool->low, few || pool->turn_first);
 }
 
 int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,

@@ -255,6 +255,7 @@ static int map_list(struct sluice_device *sd, struct scatterlist *sgl, int nents
 		    enum dma_data_direction dir, unsigned long attrs)
 {
 	struct scatterlist *sg;
+	u64 bytes = 0;
 	int i, err;
 
 	for_each_sg (sgl, sg, nents, i) {
@@ -264,11 +265,17 @@ static int map_list(struct sluice_device *sd, struct scatterlist *sgl, int nents
 		if (err)
 			goto undo;
 		sg_dma_len(sg) = sg->length;
+		bytes += sg->length;
 	}
+	sluice_dma_list_done(&sd->dma, bytes, 0);
 	return nents;
 undo:
 	/* The device has not seen them: there is nothing to copy back. */
 	unmap_list(sd, sgl, i, dir, attrs | DMA_ATTR_SKIP_CPU_SYNC);
+	bytes = 0;
+	for_each_sg (sgl, sg, nents, i)
+		bytes += sg->length;
+	sluice_dma_list_done(&sd->dma, bytes, err);
 	return sg_error(err);
 }
 

@@ -59,6 +59,8 @@
 /* Private data of one chunk. Opaque; sluice_chunk_size() bytes, aligned to 64. */
 struct sluice_chunk;
 
+struct sluice_dma;
+
 /* Private data of one CPU's cache. Opaque; sluice_cache_size() bytes, aligned to 64. */
 struct sluice_cache;
 
@@ -80,7 +82,7 @@ struct sluice_slot {
 struct sluice_pool_stats {
 	uint64_t bytes;	     /* in all chunks */
 	uint64_t used;	     /* in slots that are handed out, as slots count, not payload */
-	uint64_t used_max;   /* the most that used and cached together have been */
+	uint64_t used_max;   /* the most that was in runs: used, cached, and free slots of slabs */
 	uint64_t cached;     /* in slots that wait in a cache */
 	uint64_t slabs;	     /* bytes in slabs, used or not */
 	uint64_t allocs;     /* slots handed out */
@@ -103,13 +105,15 @@ struct sluice_pool {
 	uint32_t zone_shift;  /* granule number to zone */
 	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 	uint32_t cache_limit; /* units that one cache may hold */
-	uint32_t low;	      /* 1 while the pool runs low: nothing is cached */
+	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
+	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
 
 	/* Without a lock. */
 	uint64_t refused;
 	uint64_t full;
 	uint64_t waited;
 	uint32_t waiters; /* who want to hear of space */
+	uint32_t swept;	  /* the cache that is emptied next when there is no room */
 
 	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
 	struct sluice_lock lock __attribute__((aligned(64)));
@@ -123,6 +127,13 @@ struct sluice_pool {
 	uint64_t free_granules;
 	uint32_t n_chunks;
 	bool asked; /* grow() has been called and sluice_pool_want() not yet */
+	bool idle;  /* sluice_pool_trim() has found nothing, and nothing has been taken since */
+	uint32_t silence; /* turned away since anything was given back, or the first is first */
+	uint32_t small;	  /* mappings of the first in its turn, not what it waits for */
+
+	uint64_t passes;			   /* mappings made while any device waited */
+	struct sluice_dma *turn_first, *turn_last; /* who waits */
+	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
 	void (*space)(void *context);
 	void *context;
@@ -138,8 +149,9 @@ struct sluice_pool_config {
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
 	/*
-	 * NULL, or called when the pool should get more chunks, once until sluice_pool_want() is
-	 * called. From inside a call that allocates, in its context and with a cache's lock held:
+	 * NULL, or called when somebody should look after the pool: when it should get more chunks,
+	 * once until sluice_pool_want() is called, and when it is used again after
+	 * sluice_pool_trim() has found it unused. From inside a call that allocates, in its context and with a cache's lock held:
 	 * it wakes somebody up and does nothing else.
 	 */
 	void (*grow)(void *context);
@@ -201,6 +213,25 @@ SLUICE_API int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *me
  * Context: any. Takes the pool's lock for a bounded time.
  */
 SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
+
+/**
+ * sluice_pool_trim - give back some of what is kept without being in use
+ * @pool: the pool
+ *
+ * Caches keep up to 1/16 of the pool warm, and each slab class one empty slab. This gives the slabs
+ * back, and of each stack in each cache the older half: after six calls without maps in between,
+ * nothing is kept. What is in constant use comes back at once, at the price of a few trips to the pool.
+ *
+ * Meant for whoever also calls sluice_pool_want(), a worker that may sleep between the calls: once a
+ * second while this returns anything but 0, and after a 0 not until grow() is called (without a
+ * grow(): once a second). So 30 s after a load has ended nothing of it is left, and an unused pool
+ * wakes nobody.
+ *
+ * Return: bytes that are in use or kept in caches.
+ * Context: any, but not for a hard interrupt: takes the lock of each cache that keeps anything 75
+ * times, for at most 16 slots each.
+ */
+SLUICE_API uint64_t sluice_pool_trim(struct sluice_pool *pool);
 
 /**
  * sluice_pool_remove - take a chunk that is all free out of the pool

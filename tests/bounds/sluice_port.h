@@ -48,6 +48,7 @@ struct bounds {
 	uint32_t cpu;
 	uint64_t busy; /* a bit for each of 64 tries in turn: the lock is another CPU's */
 	uintptr_t shared, shared_end;
+	void (*elsewhere)(void); /* what another CPU does just before a cache is locked, or NULL */
 
 	uint32_t depth; /* locks held now */
 	uint64_t hold_start;
@@ -76,6 +77,13 @@ static inline void bounds_taken(struct sluice_lock *l)
 
 static inline unsigned long sluice_lock(struct sluice_lock *l)
 {
+	if (bounds.elsewhere && !bounds.depth && l != bounds.pool_lock) {
+		void (*once)(void) = bounds.elsewhere;
+
+		bounds.elsewhere = NULL;
+		once();
+		bounds.elsewhere = once;
+	}
 	if (bounds.depth && l != bounds.pool_lock)
 		bounds.misuse++;
 	bounds_taken(l);
