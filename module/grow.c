@@ -6,11 +6,11 @@
  * -------------------
  * The pool starts with the first chunks of its window (the parameter size) and may have all of them
  * (pool_max). The core says when its free room falls below a watermark, from wherever somebody maps
- * something, which may be an interrupt handler; a worker that may sleep then adds chunks. While the
- * pool is larger than at the start, the worker also looks by itself, four times in what counts as a
- * quiet time (the parameter quiet): once there has been a surplus at each look for that long, it
- * takes chunks out again that are all free, down to the size at the start. None of this is done by
- * a call that maps or unmaps.
+ * something, which may be an interrupt handler; a worker that may sleep then adds chunks. While
+ * anything is used, or the pool is larger than at the start, the worker also looks by itself, once a
+ * second. It gives back a part of what caches keep; and once there has been a surplus at each look
+ * for a quiet time (the parameter quiet), it takes chunks out again that are all free, down to the
+ * size at the start. None of this is done by a call that maps or unmaps.
  *
  * dma_alloc_coherent() with a gfp mask that lets it sleep need not rely on the worker: it has the
  * pool grown for itself. A driver asks for its rings once, in its probe, and gives up if it is
@@ -42,7 +42,7 @@
 
 #include "sluice.h"
 
-#define LOOKS 4	 /* in a quiet time */
+#define LOOK  HZ /* from one look to the next; what sluice_pool_trim() asks for */
 #define BATCH 16 /* chunks whose private data waits for one grace period */
 
 /**
@@ -132,8 +132,15 @@ static void shrink(struct sluice_bar *bar, u32 surplus)
 static void balance(struct work_struct *work)
 {
 	struct sluice_bar *bar = container_of(work, struct sluice_bar, balance.work);
-	int want = sluice_pool_want(&bar->pool);
+	bool kept = true;
+	int want;
 
+	/* Once a look, however often it is asked to grow: what is in constant use is worth keeping. */
+	if (time_after_eq(jiffies, bar->trimmed + LOOK)) {
+		kept = sluice_pool_trim(&bar->pool);
+		bar->trimmed = jiffies;
+	}
+	want = sluice_pool_want(&bar->pool);
 	if (want > 0)
 		grow(bar, want, GFP_KERNEL);
 	else if (want == 0)
@@ -141,8 +148,8 @@ static void balance(struct work_struct *work)
 	else if (time_after_eq(jiffies, READ_ONCE(bar->surplus_since) + bar->quiet))
 		shrink(bar, -want);
 	/* If it has been asked for meanwhile it runs at once, and this does nothing. */
-	if (READ_ONCE(bar->nr_present) > bar->nr_start)
-		queue_delayed_work(bar->workqueue, &bar->balance, bar->quiet / LOOKS);
+	if (kept || READ_ONCE(bar->nr_present) > bar->nr_start)
+		queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
 }
 
 /* The core's call for more, with interrupts off. */
@@ -169,7 +176,7 @@ u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp)
 {
 	n = grow(bar, n, gfp);
 	if (n)
-		queue_delayed_work(bar->workqueue, &bar->balance, bar->quiet / LOOKS);
+		queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
 	return n;
 }
 
@@ -185,6 +192,7 @@ int sluice_grow_prepare(struct sluice_bar *bar, struct sluice_pool_config *confi
 {
 	mutex_init(&bar->resize_lock);
 	INIT_DELAYED_WORK(&bar->balance, balance);
+	bar->trimmed = jiffies;
 	/* Of its own, as it may wait for memory. */
 	bar->workqueue = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND, 1);
 	if (!bar->workqueue)

@@ -55,6 +55,7 @@ struct sluice_bar {
 	unsigned long quiet;	     /* jiffies of surplus before it shrinks */
 	struct mutex resize_lock;    /* of those who add and remove chunks */
 	unsigned long surplus_since; /* jiffies */
+	unsigned long trimmed;	     /* jiffies */
 	bool short_of_memory;
 	u64 grown, shrunk; /* chunks */
 	u64 grow_failed;   /* times */
