@@ -128,6 +128,9 @@ static uint32_t segment_align(const struct sluice_dma *dma, uint32_t off, uint64
 
 	if (!((pool->dev ^ last) & ~mask))
 		return 1;
+	/* Nor is there one where chunks do not lie across its boundaries (see can_join()). */
+	if ((uint32_t)mask == UINT32_MAX && pool->dev % SLUICE_CHUNK_BYTES == 0)
+		return 1;
 	if (size > SLUICE_CHUNK_BYTES || (off & mask) + len - 1 > mask)
 		return 0;
 	/* A segment that is shorter than the offset divides the alignment that the offset needs. */

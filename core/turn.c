@@ -18,16 +18,17 @@
  * A device waits for what it asked for: wants is the largest request (a whole list, if the caller
  * says so) that failed. Something smaller that it maps meanwhile does not end its waiting.
  *
- * Some never come back: a network driver drops what does not fit. They stay in the queue and do no
- * harm there: they do not insist, so whoever does goes before them, and while one of them is the
- * first the gate is closed only as long as there is no room for it.
+ * Others may still map where there is so much room that enough is left for all that insist: then
+ * their next tries will be met, and nobody has to wait for them. So those that never come back (a network driver
+ * drops what does not fit) keep nobody out of a pool that has room, and are forgotten after
+ * SLUICE_TURN_FORGET mappings without a try of theirs.
  *
- * Others come back in vain, because long-lived mappings of others lie in the way of what they need,
+ * Some come back in vain, because long-lived mappings of others lie in the way of what they need,
  * or stop coming when they have insisted. Neither can be told from slowness by the time, which this
  * code does not have, so it is told by silence: when so many (SLUICE_TURN_SILENCE) have been turned
  * away since a slot was last given back, the turn was in vain, and the first goes to the end of the
  * queue. Its ticket is old again soon, in case that the silence was an accident (a thread that was
- * preempted): after 64 mappings, then 128, up to the usual number; and from there on each turn in
+ * preempted): after 16 mappings, then 32, up to the usual number; and from there on each turn in
  * vain halves the silence that the next one may last, down to a sixty-fourth. So what is not to be
  * had costs the others less and less, and is had all the same when it can be. Likewise a turn ends
  * after SLUICE_TURN_SMALL mappings that were not what it was for.
@@ -42,8 +43,8 @@
  */
 #include "turn.h"
 
-/* The turn after one in vain comes after 64 passes, the next after 128, and so on up to the rule. */
-#define AGAIN	    32u
+/* The turn after one in vain comes after 16 passes, the next after 32, and so on up to the rule. */
+#define AGAIN	    8u
 #define AGAIN_STEPS 5u
 _Static_assert(AGAIN << AGAIN_STEPS == SLUICE_TURN_PASSES, "the last step is the rule");
 /* And the silence that it may last is halved so often: what comes back one by one is still had. */
@@ -67,12 +68,8 @@ static void update(struct sluice_pool *pool)
 	const struct sluice_dma *first = pool->turn_first;
 	uint32_t gate = GATE_NONE;
 
-	if (first) {
-		bool closed = first->turn.insists ||
-			      (is_old(pool, first) && !has_room(pool, first->turn.wants));
-
-		gate = closed ? GATE_CLOSED : GATE_OPEN;
-	}
+	if (first)
+		gate = first->turn.insists || is_old(pool, first) ? GATE_CLOSED : GATE_OPEN;
 	sluice_store_u32(&pool->gate, gate);
 	/* While somebody waits nothing is cached. */
 	sluice_pool_check_low(pool);
@@ -102,6 +99,8 @@ static void unlink_device(struct sluice_pool *pool, struct sluice_dma *dma)
 	/* Whoever stands before one that insists does too. */
 	if (pool->turn_insists == dma)
 		pool->turn_insists = prev;
+	if (dma->turn.insists)
+		pool->insisted -= dma->turn.wants;
 	dma->turn.insists = false;
 	if (next)
 		next->turn.prev = prev;
@@ -140,6 +139,7 @@ static void insist(struct sluice_pool *pool, struct sluice_dma *dma)
 	unlink_device(pool, dma);
 	link_device(pool, dma, pool->turn_insists);
 	dma->turn.insists = true;
+	pool->insisted += dma->turn.wants;
 	pool->turn_insists = dma;
 	settle(pool, first);
 }
@@ -149,9 +149,13 @@ static void wait_for(struct sluice_pool *pool, struct sluice_dma *dma, uint64_t 
 {
 	const struct sluice_dma *first = pool->turn_first;
 
+	dma->turn.tried = pool->passes;
 	if (dma->turn.wants) {
-		if (bytes > dma->turn.wants)
+		if (bytes > dma->turn.wants) {
+			if (dma->turn.insists)
+				pool->insisted += bytes - dma->turn.wants;
 			dma->turn.wants = bytes;
+		}
 		if (is_old(pool, dma) && !dma->turn.insists)
 			insist(pool, dma);
 		return;
@@ -189,18 +193,19 @@ static void lapse(struct sluice_pool *pool)
 	update(pool);
 }
 
-static bool is_shut_out(struct sluice_pool *pool, struct sluice_dma *dma)
+static bool is_shut_out(struct sluice_pool *pool, struct sluice_dma *dma, uint64_t bytes)
 {
 	if (pool->gate != GATE_CLOSED || pool->turn_first == dma)
 		return false;
-	if (!pool->turn_insists) {
-		if (is_old(pool, dma)) {
-			insist(pool, dma);
-			return false;
-		}
-		update(pool); /* there may be room for the first by now */
+	/* None that insists: whoever is here goes before those who may be gone. */
+	if (!pool->turn_insists && is_old(pool, dma)) {
+		insist(pool, dma);
+		return false;
 	}
-	if (pool->gate == GATE_CLOSED && ++pool->silence >= silence_of(pool->turn_first))
+	if (has_room(pool,
+		     bytes + (pool->turn_insists ? pool->insisted : pool->turn_first->turn.wants)))
+		return false;
+	if (++pool->silence >= silence_of(pool->turn_first))
 		lapse(pool);
 	return pool->gate == GATE_CLOSED && pool->turn_first != dma;
 }
@@ -210,7 +215,7 @@ bool sluice_turn_may_map(struct sluice_dma *dma, uint64_t bytes)
 {
 	struct sluice_pool *pool = dma->pool;
 	unsigned long flags = sluice_lock(&pool->lock);
-	bool shut_out = is_shut_out(pool, dma);
+	bool shut_out = is_shut_out(pool, dma, bytes);
 
 	if (shut_out) {
 		wait_for(pool, dma, bytes);
@@ -240,6 +245,8 @@ void sluice_turn_met(struct sluice_dma *dma, uint64_t bytes, uint32_t mappings)
 	} else {
 		update(pool);
 	}
+	if (pool->turn_first && pool->passes - pool->turn_first->turn.tried >= SLUICE_TURN_FORGET)
+		leave(pool, pool->turn_first);
 	sluice_unlock(&pool->lock, flags);
 }
 

@@ -27,8 +27,8 @@
  *   A map that finds no room puts its device into the pool's queue until it has mapped as much as it
  *   asked for then. Until SLUICE_TURN_PASSES mappings of others have been made meanwhile, all compete
  *   for the room that there is. From then on, a further try of that device is met, or nobody but that
- *   device can map until it is (but for maps that are being made at that moment, one for each CPU):
- *   all others get -ENOSPC and wait in turn. So a request that the pool could hold if everything
+ *   device can map, unless enough for it and all before it is left over, until it is (but for maps that are being made at
+ *   that moment, one for each CPU): all others get -ENOSPC and wait in turn. So a request that the pool could hold if everything
  *   mapped through this layer were unmapped is passed by at most
  *
  *	SLUICE_TURN_PASSES + (devices that wait - 1) * SLUICE_TURN_SMALL + CPUs
@@ -65,9 +65,10 @@ enum sluice_dir {
  * comes; and its turn ends when so many others have been turned away since anything was given back,
  * or it has made so many mappings that were not what it waited for.
  */
-#define SLUICE_TURN_PASSES  1024u
+#define SLUICE_TURN_PASSES  256u
 #define SLUICE_TURN_SILENCE 1024u
 #define SLUICE_TURN_SMALL   1024u
+#define SLUICE_TURN_FORGET  65536u /* mappings, and a device that has not tried again is forgotten */
 
 struct sluice_dma_stats {
 	uint64_t maps;		 /* mappings made */
@@ -108,6 +109,7 @@ struct sluice_dma {
 		struct sluice_dma *prev, *next;
 		uint64_t wants;	 /* bytes that it waits for; 0 if it does not */
 		uint64_t ticket; /* the pool's passes when it began to */
+		uint64_t tried;	 /* and when it last tried in vain */
 		uint64_t waits, turned_away, lapses;
 		uint32_t in_vain; /* turns in a row that came to nothing, up to a limit */
 		bool insists;	  /* has waited for long enough */
@@ -137,11 +139,12 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
 				struct sluice_dma_stats *stats);
 
 /**
- * sluice_dma_close - forget a device
+ * sluice_dma_close - forget a device, or that it waits
  * @dma: nobody maps through it any more; what is still mapped can not be unmapped any more either
  *
  * To be called before @dma's memory is used for anything else, or the pool is destroyed: a device
- * that found no room stands in the pool's queue.
+ * that found no room stands in the pool's queue. Also for a device that goes on, when its driver gives up
+ * what did not fit: then nobody waits for it any longer.
  *
  * Context: any.
  */

@@ -101,6 +101,7 @@ struct sluice_pool {
 	struct sluice_cache **caches;
 	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
+	uint32_t max_present; /* of them may be there at a time */
 	uint32_t n_caches;
 	uint32_t zone_shift;  /* granule number to zone */
 	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
@@ -126,12 +127,16 @@ struct sluice_pool {
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
 	uint32_t n_chunks;
-	bool asked; /* grow() has been called and sluice_pool_want() not yet */
-	bool idle;  /* sluice_pool_trim() has found nothing, and nothing has been taken since */
+	uint32_t present;   /* a list of all chunks that are there: number + 1 */
+	bool sparse;	    /* the window has room for more chunks than may be there */
+	uint64_t ranks[32]; /* which ranks chunks have */
+	bool asked;	    /* grow() has been called and sluice_pool_want() not yet */
+	bool idle; /* sluice_pool_trim() has found nothing, and nothing has been taken since */
 	uint32_t silence; /* turned away since anything was given back, or the first is first */
 	uint32_t small;	  /* mappings of the first in its turn, not what it waits for */
 
 	uint64_t passes;			   /* mappings made while any device waited */
+	uint64_t insisted;			   /* bytes that those who insist wait for */
 	struct sluice_dma *turn_first, *turn_last; /* who waits */
 	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
@@ -145,7 +150,13 @@ struct sluice_pool_config {
 	const char *name;	      /* for messages */
 	uint64_t dev;		      /* device address at which the window starts */
 	struct sluice_chunk **chunks; /* array of max_chunks */
-	uint32_t max_chunks;	      /* how many chunks the window has, 1 to 2048 (4 GiB) */
+	uint32_t max_chunks; /* how many chunks the window has room for, up to 524288 (1 TiB) */
+	/*
+	 * How many of them may be there at a time, at most 2048 (4 GiB) and no more than max_chunks; 0 for
+	 * all. Where chunks are found wherever there is memory, the window is all that devices reach, at
+	 * the price of 8 bytes in chunks[] for each 2 MiB of it; a lookup costs the same.
+	 */
+	uint32_t max_present;
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
 	/*
@@ -194,7 +205,11 @@ SLUICE_API size_t sluice_chunk_size(void);
  *
  * The memory is scrubbed before any of it is handed out.
  *
- * Return: 0; -EINVAL for an address or size outside those limits; -EBUSY if there is a chunk.
+ * Chunks that are neighbours for device and CPU make one stretch in which runs may lie, but for a
+ * multiple of 4 GiB, which none reaches across.
+ *
+ * Return: 0; -EINVAL for an address or size outside those limits; -EBUSY if there is a chunk; -ENOSPC
+ * if there are as many as there may be.
  * Context: any context in which @size bytes may be written. One caller at a time for each pool;
  * alloc and free may run meanwhile.
  */

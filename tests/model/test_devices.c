@@ -57,7 +57,7 @@ struct device {
 	struct request *next; /* made, but not mapped yet */
 	uint64_t since;	      /* what made was when it was first tried in vain; 0 if it was not */
 	uint64_t due;	      /* what made was when it insisted; 0 if it did not */
-	uint64_t lapsed;      /* turns in vain until then */
+	uint64_t lapsed;      /* turns in vain until it was: after one, another rule holds */
 	uint64_t tries;	      /* in vain, since made was seen */
 	uint64_t seen;
 	uint64_t passed,
@@ -172,7 +172,8 @@ static void end_any(struct device *device)
 /*
  * Keep account of waiting, after a try that began when before requests had been made and ended when
  * now had. The pool's promise is about a device that tries: it is passed SLUICE_TURN_PASSES times,
- * and if it tries again then, by the others' turns and what is just being mapped. Each thread may
+ * and if it tries again then, by the others' turns and what is just being mapped, for as long as its
+ * tries are in vain: that there was room while it did not try is not the pool's doing. Each thread may
  * have mapped a request that it has not counted yet.
  */
 static void waited(struct device *device, uint64_t before, uint64_t now, int ret)
@@ -182,14 +183,14 @@ static void waited(struct device *device, uint64_t before, uint64_t now, int ret
 	if (device->since && before > device->since + device->passed)
 		device->passed = before - device->since;
 	if (ret && !device->since) {
-		device->since = now + 1;
-	} else if (ret && !device->due && before >= device->since + THREADS + SLUICE_TURN_PASSES) {
 		sluice_dma_get_stats(&device->dma, &sum);
 		device->lapsed = sum.lapsed;
+		device->since = now + 1;
+	} else if (ret && !device->due && before >= device->since + THREADS + SLUICE_TURN_PASSES) {
 		device->due = now;
-	} else if (!ret && device->due) {
+	} else if (ret && device->due && before > device->due + device->overdue) {
 		sluice_dma_get_stats(&device->dma, &sum);
-		if (sum.lapsed == device->lapsed && before - device->due > device->overdue)
+		if (sum.lapsed == device->lapsed)
 			device->overdue = before - device->due;
 	}
 }
@@ -240,8 +241,11 @@ static void device_drain(struct device *device)
 {
 	while (device->in_flight)
 		end_any(device);
-	if (device->next)
+	if (device->next) {
 		free(device->next->buf);
+		/* It is given up: nobody has to wait for it. */
+		sluice_dma_close(&device->dma);
+	}
 	device->next = NULL;
 }
 
@@ -270,8 +274,12 @@ static void pool_is_whole(struct sluice_pool *pool, const uint32_t *mib, uint32_
 
 #define DEVICES 20
 #define CROWDED (2 * MiB)
-#define STARVED 100 /* times its share that no device gets while another is behind */
-#define WAITING 16  /* requests in flight of each */
+/*
+ * Times its share that no device gets while another is behind. What the pool promises is checked by
+ * waited(); this is about what comes of it, with devices that may not get a CPU for a while.
+ */
+#define STARVED 20
+#define WAITING 16 /* requests in flight of each */
 
 static struct rig rig;
 static struct device devices[DEVICES];
@@ -351,8 +359,8 @@ static void twenty_devices_on_a_small_pool(void **state)
 		      (unsigned long long)share, (unsigned long long)most,
 		      (unsigned long long)passed, (unsigned long long)atomic_load(&made),
 		      (unsigned long long)overdue, (unsigned long long)lapsed);
-	/* Each other device's turn, and what is being mapped. */
-	assert_in_range(overdue, 0, DEVICES - 1 + THREADS);
+	/* Each other device's turn, and what is being mapped; and some, for tries that met with those. */
+	assert_in_range(overdue, 0, 4 * (DEVICES - 1 + THREADS));
 	pool_is_unused(&rig.mem->pool);
 	pool_is_whole(&rig.mem->pool, (uint32_t[]){CROWDED / MiB}, 1);
 	assert_true(rig_all(rig.mem->region.cpu, CROWDED, 0));

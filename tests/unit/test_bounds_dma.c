@@ -220,6 +220,73 @@ static void turns_cost_the_same_for_many_devices(void **state)
 	assert_in_range(away[1], 1, 120);
 }
 
+/* Trimming holds a lock for half a stack, whatever the caches have, and takes as many as there is. */
+static void trimming_is_done_in_small_steps(void **state)
+{
+	(void)state;
+	for (bounds.cpu = 0; bounds.cpu < 2; bounds.cpu++) {
+		for (uint32_t len = 256; len <= 4096; len += 256) {
+			for (int i = 0; i < 4; i++)
+				assert_int_equal(map(0, len), 0);
+			while (device[0].n)
+				unmap(0, len);
+		}
+	}
+	for (int round = 0; round < 6; round++) {
+		bounds.hold_max = bounds.locks = 0;
+		(void)sluice_pool_trim(&pool);
+		/* 16 slots, each a run to merge. */
+		assert_in_range(bounds.hold_max, 1, 16 * 150);
+		/* Two caches that have any, each stack and the pool's for it; and the statistics. */
+		assert_in_range(bounds.locks, 1, 2 * 75 * 2 + 2 * CACHES + 4);
+	}
+	assert_int_equal(sluice_pool_trim(&pool), 0);
+}
+
+/* A chunk comes and goes in so many steps, however long the window is. */
+static void chunks_cost_the_same_in_a_long_window(void **state)
+{
+	static struct sluice_pool far_pool;
+	struct sluice_chunk **chunks = calloc(524288, sizeof(struct sluice_chunk *)), *meta;
+	uint64_t steps[2][2], dev;
+	struct sluice_slot slot;
+	void *cpu;
+
+	(void)state;
+	assert_non_null(chunks);
+	bounds.pool_lock = &far_pool.lock;
+	for (uint32_t far = 0; far < 2; far++) {
+		uint32_t window = far ? 524288 : 8;
+
+		assert_int_equal(sluice_pool_init(&far_pool,
+						  &(struct sluice_pool_config){
+							  .dev = RIG_DEV,
+							  .chunks = chunks,
+							  .max_chunks = window,
+							  .max_present = 4,
+							  .caches = (struct sluice_cache **)caches,
+							  .n_caches = 1}),
+				 0);
+		steps[far][0] = bounds.blocks;
+		for (uint32_t c = 0; c < 2; c++)
+			assert_int_equal(sluice_pool_add(&far_pool, metas[c],
+							 memory + c * SLUICE_CHUNK_BYTES,
+							 RIG_DEV + (uint64_t)(c * (window - 1)) *
+									   SLUICE_CHUNK_BYTES,
+							 SLUICE_CHUNK_BYTES),
+					 0);
+		assert_int_equal(sluice_pool_alloc(&far_pool, 4096, 1, &slot), 0);
+		assert_int_equal(sluice_pool_find(&far_pool, slot.dev, &slot), 0);
+		assert_int_equal(sluice_pool_free(&far_pool, slot.dev), 0);
+		assert_int_equal(sluice_pool_remove(&far_pool, &meta, &cpu, &dev), 0);
+		steps[far][1] = bounds.blocks;
+	}
+	/* But for the one or other bit that an address has more. */
+	assert_in_range(steps[1][1] - steps[1][0], 1, steps[0][1] - steps[0][0] + 8);
+	bounds.pool_lock = &pool.lock;
+	free(chunks);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -227,6 +294,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(all_caches_are_emptied_in_the_end, world_open,
 						world_close),
 		cmocka_unit_test_setup_teardown(turns_cost_the_same_for_many_devices, world_open,
+						world_close),
+		cmocka_unit_test_setup_teardown(trimming_is_done_in_small_steps, world_open,
+						world_close),
+		cmocka_unit_test_setup_teardown(chunks_cost_the_same_in_a_long_window, world_open,
 						world_close),
 	};
 

@@ -198,6 +198,14 @@ static void who_never_comes_back_keeps_nobody_out(void **state)
 		unmap(&other, 0, PAGE);
 	}
 	assert_int_equal(stats_of(&other).turned_away, 0);
+	/* And is forgotten, so that maps are as quick as ever. */
+	for (uint32_t i = 0; i < SLUICE_TURN_FORGET; i++) {
+		assert_int_equal(map(&other, PAGE), 0);
+		unmap(&other, 0, PAGE);
+	}
+	assert_null(rig.mem->pool.turn_first);
+	(void)greedy_step(&other, &seed);
+	assert_int_equal(map(&absent, 64 * 1024), -ENOSPC);
 	/* Where there is none, for a bounded number of tries; it is the other's own that is needed. */
 	for (uint32_t i = 0; i < 10 * SLUICE_TURN_PASSES; i++)
 		got += greedy_step(&other, &seed);
