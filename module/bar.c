@@ -207,6 +207,7 @@ static int fill(struct sluice_bar *bar, const struct sluice_bar_limits *limits)
 			goto out;
 	}
 	bar->grown = 0; /* from here on */
+	sluice_grow_start(bar);
 	return 0;
 out:
 	sluice_grow_stop(bar);

@@ -203,6 +203,19 @@ int sluice_grow_prepare(struct sluice_bar *bar, struct sluice_pool_config *confi
 }
 
 /**
+ * sluice_grow_start - begin to look after the pool
+ * @bar: its pool is there
+ *
+ * The first look finds nothing in use, and from then on the core says when there is.
+ *
+ * Context: any.
+ */
+void sluice_grow_start(struct sluice_bar *bar)
+{
+	queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
+}
+
+/**
  * sluice_grow_lost - the BAR has gone: add no more of it
  * @bar: the pool
  *

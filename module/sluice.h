@@ -110,6 +110,7 @@ void sluice_bar_close(struct sluice_bar *bar);
 
 /* grow.c */
 int sluice_grow_prepare(struct sluice_bar *bar, struct sluice_pool_config *config);
+void sluice_grow_start(struct sluice_bar *bar);
 int sluice_grow_add(struct sluice_bar *bar, gfp_t gfp);
 u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp);
 void sluice_grow_lost(struct sluice_bar *bar);

@@ -3,8 +3,8 @@
 #
 # disks.guest.sh - what a pool takes for what is live, and 20 disks on one that is far too small
 #
-# Theory of operation: first the large pool, up to 64 MiB at 04.0: the guest starts, four disks are kept
-# busy, and what the pool has in use is held against what is mapped. Live bytes are what has been
+# Theory of operation: first the large pool, 8 MiB at first and up to 64 (04.0): the guest starts, four disks
+# are kept busy, and what the pool has in use is held against what is mapped. Live bytes are what has been
 # laid down at maps less what has been scrubbed at unmaps (a disk never syncs, which is checked: a
 # sync would count too), and coherent memory. The figures stand in several files, so a sample is the
 # pool's between two readings of all devices, and counts only if nothing was mapped or unmapped in
@@ -59,7 +59,7 @@ classes() {
 		END { for (i in seen) n++; print n }'
 }
 
-check "the module loads before the drivers" sluice devices=virtio
+check "the module loads before the drivers" sluice devices=virtio size=8M
 check "20 disks appear" load virtio_pci virtio_blk
 wait_for 10 [ -b /dev/vdt ]
 start=$(pool_of used) # what is handed out, without what caches keep
