@@ -390,7 +390,8 @@ static void *sluice_alloc(struct device *dev, size_t size, dma_addr_t *addr, gfp
 		return NULL;
 	err = alloc_coherent(sd, size, addr, &cpu);
 	/* One more chunk, as what is free at present may not be beside the new ones. */
-	if ((err == -ENOSPC || err == -E2BIG) && gfpflags_allow_blocking(gfp) &&
+	if ((err == -ENOSPC || err == -E2BIG) && size <= sd->bar->size &&
+	    gfpflags_allow_blocking(gfp) &&
 	    sluice_grow_by(sd->bar, DIV_ROUND_UP(size, SLUICE_CHUNK_BYTES) + 1, gfp & GFP_KERNEL))
 		err = alloc_coherent(sd, size, addr, &cpu);
 	if (!err)
