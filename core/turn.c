@@ -10,7 +10,7 @@
  * A device whose map finds no room joins a queue and gets a ticket: how many mappings have been made
  * while anybody waited until now. Others may go on, pass it, and are counted. When it has been passed
  * SLUICE_TURN_PASSES times its ticket is old; if its next try fails too, it insists: it goes before
- * all that do not, and the gate closes. Then only the first may map; all others are told that the
+ * all that do not, and the gate closes. Then only the first may map; the others are told that the
  * pool is full, and wait behind it. So what is mapped can only become less, until there is what the
  * first needs, at the latest when it has the pool to itself. When it has got it, it leaves, and the
  * gate stays closed for the next one that insists.
@@ -19,9 +19,9 @@
  * says so) that failed. Something smaller that it maps meanwhile does not end its waiting.
  *
  * Others may still map where there is so much room that enough is left for all that insist: then
- * their next tries will be met, and nobody has to wait for them. So those that never come back (a network driver
- * drops what does not fit) keep nobody out of a pool that has room, and are forgotten after
- * SLUICE_TURN_FORGET mappings without a try of theirs.
+ * their next tries will be met, and nobody has to wait for them. So those that never come back (a
+ * network driver drops what does not fit) keep nobody out of a pool that has room, and are forgotten
+ * after SLUICE_TURN_FORGET mappings without a try of theirs.
  *
  * Some come back in vain, because long-lived mappings of others lie in the way of what they need,
  * or stop coming when they have insisted. Neither can be told from slowness by the time, which this
@@ -210,7 +210,10 @@ static bool is_shut_out(struct sluice_pool *pool, struct sluice_dma *dma, uint64
 	return pool->gate == GATE_CLOSED && pool->turn_first != dma;
 }
 
-/* May dma try to map now? If not, it waits for that many bytes. */
+/*
+ * May dma try to map now? If not, it waits for that many bytes. Between this and the allocation
+ * others may be let in as well: one for each CPU, which is part of the bound.
+ */
 bool sluice_turn_may_map(struct sluice_dma *dma, uint64_t bytes)
 {
 	struct sluice_pool *pool = dma->pool;

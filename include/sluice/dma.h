@@ -140,11 +140,11 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
 
 /**
  * sluice_dma_close - forget a device, or that it waits
- * @dma: nobody maps through it any more; what is still mapped can not be unmapped any more either
+ * @dma: the device; what is mapped stays mapped
  *
- * To be called before @dma's memory is used for anything else, or the pool is destroyed: a device
- * that found no room stands in the pool's queue. Also for a device that goes on, when its driver gives up
- * what did not fit: then nobody waits for it any longer.
+ * A device that found no room stands in the pool's queue, by its address. So this has to be called
+ * when nobody maps through @dma any more, before its memory is used for anything else. Also for a
+ * device that goes on, when its driver gives up what did not fit: then nobody waits for it any longer.
  *
  * Context: any.
  */
