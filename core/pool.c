@@ -137,6 +137,9 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 	sluice_zero(cpu, size);
 	meta->cpu = cpu;
 	meta->granules = size >> SLUICE_GRANULE_SHIFT;
+	/* Not 0, which says that a slot is held: a run is marked a moment before its slot is taken. */
+	for (uint32_t unit = 0; unit < UNITS; unit++)
+		meta->record[unit].tag = TAG_FREE;
 
 	flags = sluice_lock(&pool->lock);
 	meta->rank = take_rank(pool, (uint32_t)c);
@@ -263,6 +266,8 @@ int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
 		sluice_count(&pool->refused, 1);
 		return -EINVAL;
 	}
+	/* Only now it cannot change any more: before, it may have been a slot of another kind. */
+	(void)find_slot(pool, dev, &slot);
 	cache = cache_lock(pool, &index, &flags);
 	cache_give(pool, cache, &slot);
 	cache_unlock(cache, flags);

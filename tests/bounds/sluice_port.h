@@ -49,6 +49,7 @@ struct bounds {
 	uint64_t busy; /* a bit for each of 64 tries in turn: the lock is another CPU's */
 	uintptr_t shared, shared_end;
 	void (*elsewhere)(void); /* what another CPU does just before a cache is locked, or NULL */
+	void (*before_claim)(void); /* what it does just before a compare and swap, once; or NULL */
 
 	uint32_t depth; /* locks held now */
 	uint64_t hold_start;
@@ -165,6 +166,11 @@ static inline void sluice_store_release_ptr(void **p, void *v)
 
 static inline bool sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
 {
+	void (*other)(void) = bounds.before_claim;
+
+	bounds.before_claim = NULL;
+	if (other)
+		other();
 	bounds.accesses++;
 	if (*p != old)
 		return false;
