@@ -71,14 +71,15 @@ struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_
 /* Hand one slot back to runs.c or slab.c. Under both locks. */
 static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 {
-	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first, head;
+	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first;
+	struct head_seen seen;
 
 	pool->silence = 0;
 	if (kind >= SLUICE_POOL_CLASSES) {
 		sluice_runs_release(pool, g);
 		return;
 	}
-	if (!run_at(pool, g, &first, &head))
+	if (!run_at(pool, g, &first, &seen))
 		return; /* cannot be: a slab with a taken slot stays */
 	(void)sluice_slab_release(
 		pool, first,

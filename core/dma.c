@@ -232,9 +232,10 @@ int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slu
  * fills in the tag and the address at which the mapping starts.
  */
 static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
-			 struct sluice_slot *slot, uint32_t *tag, uint64_t *start)
+			 struct sluice_slot *slot, struct head_seen *seen, uint32_t *tag,
+			 uint64_t *start)
 {
-	if (find_slot(dma->pool, addr, slot))
+	if (find_slot(dma->pool, addr, slot, seen))
 		return false;
 	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
 	*tag = sluice_load_acquire_u32(&slot->record->tag);
@@ -244,21 +245,22 @@ static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
 
 /*
  * Claim the mapping that starts at addr for ending it. The length is compared again after the claim,
- * and the slot looked up again: what was found before may have been another mapping at the same
- * place, in a slot of another kind. From the claim on nothing of it changes. (Found by
+ * and so is the head of the slot's run: what was found before may have been another mapping at the
+ * same place, in a slot of another kind. From the claim on nothing of it changes. (Found by
  * tests/proof/cache.pml: FIND_ONCE.)
  */
 static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t dir, uint32_t state,
 		  struct sluice_slot *slot, uint32_t *tag)
 {
+	struct head_seen seen;
 	uint64_t start;
 
-	if (!find_mapping(dma, addr, state, slot, tag, &start) || addr != start ||
+	if (!find_mapping(dma, addr, state, slot, &seen, tag, &start) || addr != start ||
 	    (*tag >> DIR_SHIFT & DIR_MASK) != dir || sluice_load_u32(&slot->record->len) != len)
 		return false;
 	if (!sluice_cas_u32(&slot->record->tag, *tag, (*tag & ~STATE_MASK) | STATE_BUSY))
 		return false;
-	if (sluice_load_u32(&slot->record->len) == len && !find_slot(dma->pool, addr, slot))
+	if (sluice_load_u32(&slot->record->len) == len && head_stands(&seen))
 		return true;
 	sluice_store_release_u32(&slot->record->tag, *tag);
 	return false;
@@ -308,6 +310,7 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		enum sluice_dir idle, bool to_device)
 {
 	struct sluice_cache *cache;
+	struct head_seen seen;
 	struct sluice_slot slot;
 	uint64_t start, at;
 	uint8_t *mine, *theirs;
@@ -315,7 +318,7 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 	uint32_t tag, index, mapped;
 
 	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
-	    !find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start))
+	    !find_mapping(dma, addr, STATE_LIVE, &slot, &seen, &tag, &start))
 		return refuse(dma);
 	/* A mapping in both directions may be synced in one. */
 	mapped = tag >> DIR_SHIFT & DIR_MASK;

@@ -208,14 +208,20 @@ static inline bool slot_at(const struct sluice_pool *pool, uint64_t unit, uint32
 	return true;
 }
 
+/* The head of an allocated run, as it was seen without a lock. */
+struct head_seen {
+	const uint32_t *at;
+	uint32_t said;
+};
+
 /*
  * The last allocated run that begins at or before granule g, as far as it begins in g's chunk or
- * reaches into it: its first granule and its head. By the bitmap of heads, GRANULES / 64 words at
- * most. False if there is none. Needs no lock: what it says of a run holds while the run stays
+ * reaches into it: its first granule, and its head, where that stands and what it said. By the bitmap
+ * of heads, GRANULES / 64 words at most. False if there is none. Needs no lock: what it says of a run holds while the run stays
  * allocated, and of anything else it says something harmless.
  */
 static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			    uint32_t *head)
+			    struct head_seen *head)
 {
 	const struct sluice_chunk *chunk =
 		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX]);
@@ -240,15 +246,26 @@ static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t
 		if (!home)
 			return false;
 	}
-	*head = sluice_load_u32(&home->granule[*first % GRANULES].head);
-	return head_kind(*head) >= KIND_RUN;
+	head->at = &home->granule[*first % GRANULES].head;
+	head->said = sluice_load_u32(head->at);
+	return head_kind(head->said) >= KIND_RUN;
 }
 
 /* The allocated run that granule g is in, in the same way. */
 static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			  uint32_t *head)
+			  struct head_seen *head)
 {
-	return last_run(pool, g, first, head) && g - *first < head_count(*head);
+	return last_run(pool, g, first, head) && g - *first < head_count(head->said);
+}
+
+/*
+ * Whether what find_slot() found still stands, once the caller has claimed the slot's record: then
+ * nothing about it changes any more, but before, it may have been given back and its place taken for
+ * slots of another kind. A head says that its run is allocated only as long as it is.
+ */
+static inline bool head_stands(const struct head_seen *head)
+{
+	return sluice_load_u32(head->at) == head->said;
 }
 
 static inline uint64_t granule_unit(uint32_t g)
@@ -256,8 +273,9 @@ static inline uint64_t granule_unit(uint32_t g)
 	return (uint64_t)g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
 }
 
-/* As sluice_pool_find(). */
-static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
+/* As sluice_pool_find(); also what the slot's run has been seen to be. */
+static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot,
+			    struct head_seen *seen)
 {
 	uint64_t at = dev - pool->dev; /* wraps to something large if dev is below */
 	uint32_t g, first, head, count;
@@ -269,8 +287,9 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 	g = (uint32_t)(at >> SLUICE_GRANULE_SHIFT);
 	if (!chunk || g % GRANULES >= chunk->granules)
 		return -ENOENT;
-	if (!run_at(pool, g, &first, &head))
+	if (!run_at(pool, g, &first, seen))
 		return -ENOENT;
+	head = seen->said;
 	if (head_kind(head) == KIND_SLAB) {
 		uint32_t class = head_class(head), bytes = sluice_slab_shapes[class].bytes;
 		uint32_t offset = (uint32_t)(dev - granule_dev(pool, first));

@@ -250,7 +250,9 @@ int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
 
 int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
 {
-	return find_slot(pool, dev, slot);
+	struct head_seen seen;
+
+	return find_slot(pool, dev, slot, &seen);
 }
 
 int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
@@ -258,16 +260,18 @@ int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
+	struct head_seen seen;
 	uint32_t index;
 
 	/* The step from 0 to TAG_FREE is made once: a second free of the slot does not find 0. */
-	if (find_slot(pool, dev, &slot) || slot.dev != dev ||
+	if (find_slot(pool, dev, &slot, &seen) || slot.dev != dev ||
 	    !sluice_cas_u32(&slot.record->tag, 0, TAG_FREE)) {
 		sluice_count(&pool->refused, 1);
 		return -EINVAL;
 	}
 	/* Only now it cannot change any more: before, it may have been a slot of another kind. */
-	(void)find_slot(pool, dev, &slot);
+	if (!head_stands(&seen))
+		(void)find_slot(pool, dev, &slot, &seen);
 	cache = cache_lock(pool, &index, &flags);
 	cache_give(pool, cache, &slot);
 	cache_unlock(cache, flags);
