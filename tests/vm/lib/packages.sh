@@ -7,7 +7,7 @@
 # missing, so on a machine that has them all nothing here needs the network, root, or more than a
 # few milliseconds. Recommended packages are left out: they would triple the download.
 
-PKG_BUILD="gcc libc6-dev make git libseccomp-dev libcap-ng-dev"
+PKG_BUILD="gcc libc6-dev make git libseccomp-dev libcap-ng-dev libncurses-dev"
 PKG_CHECK="clang clang-format shellcheck libcmocka-dev"
 PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
