@@ -119,8 +119,11 @@ struct survey_mappings {
  */
 int survey_begin(struct survey_writer *w, FILE *file, const char *meta);
 
+/* Whether an event can be, and so can be written: lengths and addresses in range, and the like. */
+bool survey_valid(const struct survey_event *event);
+
 /**
- * survey_write - append an event
+ * survey_write - append an event that is valid
  *
  * Events of one CPU come by time; those of different CPUs in any order, best in long pieces.
  */

@@ -416,18 +416,18 @@ static int count(const struct survey *s, const struct survey_mappings *all,
 		else
 			out->more++;
 	}
-	for (size_t i = 0; i < out->n; i++) {
-		out->dev[i].len = malloc((n[i] + 1) * sizeof(uint64_t));
-		out->dev[i].life = malloc((n[i] + 1) * sizeof(uint64_t));
-		if (!out->dev[i].len || !out->dev[i].life)
-			return -ENOMEM;
-	}
 	for (size_t i = 0; i < s->n; i++) {
 		struct survey_device *d =
 			s->events[i].type == SURVEY_FULL ? device(out, s, s->events[i].bdf) : NULL;
 
 		if (d)
 			d->full++;
+	}
+	for (size_t i = 0; i < out->n; i++) {
+		out->dev[i].len = malloc((n[i] + 1) * sizeof(uint64_t));
+		out->dev[i].life = malloc((n[i] + 1) * sizeof(uint64_t));
+		if (!out->dev[i].len || !out->dev[i].life)
+			return -ENOMEM;
 	}
 	return 0;
 }

@@ -162,6 +162,16 @@ static void put_number(struct survey_writer *w, uint64_t v)
 	w->payload[w->used++] = (uint8_t)v;
 }
 
+bool survey_valid(const struct survey_event *e)
+{
+	bool known = e->extent != SURVEY_UNKNOWN;
+
+	return e->type <= SURVEY_FULL && e->dir <= SURVEY_FROM && e->kind <= SURVEY_USER &&
+	       e->bdf != UINT32_MAX && e->len && e->len <= UINT32_MAX && !(e->phys >> 56) &&
+	       (!known ||
+		(e->type == SURVEY_UNMAP && e->extent <= e->len && e->changed <= e->extent));
+}
+
 static void put_written(struct survey_writer *w, const struct survey_event *e)
 {
 	/* Zero says that it is not known, in one byte for both. */
@@ -314,13 +324,9 @@ static void event(struct input *in, struct survey_event *e, uint64_t *page, uint
 		if (extent) {
 			e->extent = extent - 1;
 			e->changed = number32(in);
-			if (e->extent > e->len || e->changed > e->extent)
-				in->bad = true;
 		}
 	}
-	if (e->type > SURVEY_FULL || e->dir > SURVEY_FROM || e->kind > SURVEY_USER ||
-	    e->bdf == UINT32_MAX || !e->len || e->len > UINT32_MAX ||
-	    e->phys > UINT64_MAX - e->len || e->phys >> 56)
+	if (!survey_valid(e))
 		in->bad = true;
 }
 

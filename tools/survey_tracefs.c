@@ -135,8 +135,8 @@ static void data_event(const struct survey_formats *f, const uint8_t *data, size
 			.dir = (uint8_t)field(data, n, &l->dir, SURVEY_BOTH),
 			.kind = (uint8_t)field(data, n, &l->kind, SURVEY_KERNEL),
 		};
-		/* What no device can be given, and the format has no room for. */
-		if (!e.len || e.len > UINT32_MAX || e.dir > SURVEY_FROM || e.kind > SURVEY_USER)
+		/* What no device can be given, the format has no room for. */
+		if (!survey_valid(&e))
 			survey_write_lost(w, cpu, 1);
 		else
 			survey_write(w, &e);

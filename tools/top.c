@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "stat.h"
 #include "survey_stats.h"
@@ -89,12 +90,14 @@ static void draw_devices(struct view *v)
 
 		if (open)
 			attron(A_BOLD);
-		mvprintw(v->line++, 0, "%-13s %7.0f %9.0f %10s %10s %8.0f %6.0f %7.0f%s%s", d->name,
+		mvprintw(v->line++, 0, "%-13s %7.0f %9.0f %10s %10s %8.0f %6.0f %7.0f", d->name,
 			 stat_number(d, "live"), rate(v, d, b, "maps"),
 			 survey_size((uint64_t)rate(v, d, b, "bytes_to"), to),
 			 survey_size((uint64_t)rate(v, d, b, "bytes_from"), from),
-			 rate(v, d, b, "shared"), stat_number(d, "full"), stat_number(d, "refused"),
-			 open ? "  NOT CONFINED: " : "", open ? stat_text(d, "reason") : "");
+			 rate(v, d, b, "shared"), stat_number(d, "full"),
+			 stat_number(d, "refused"));
+		if (open)
+			mvprintw(v->line++, 4, "NOT CONFINED: %s", stat_text(d, "reason"));
 		if (open)
 			attroff(A_BOLD);
 	}
@@ -156,9 +159,9 @@ int sluice_top_main(int argc, char **argv)
 		return 2;
 	}
 	stat_free(&v.now);
-	if (!newterm(NULL, stdout, stdin)) {
-		fprintf(stderr, "sluice top: this terminal cannot be drawn on: set TERM, or use "
-				"sluice stat\n");
+	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || !newterm(NULL, stdout, stdin)) {
+		fprintf(stderr, "sluice top: there is no terminal that can be drawn on: set TERM, "
+				"or use sluice stat\n");
 		return 2;
 	}
 	cbreak();
