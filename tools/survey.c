@@ -29,7 +29,7 @@ static const char usage[] =
 	"usage: sluice survey record -o FILE [--seconds N] [--title TEXT] [--buffer KIB] "
 	"[-- COMMAND...]\n"
 	"       sluice survey report [--html OUT] [--share NS] [--copy NS] FILE\n"
-	"       sluice survey report --rows sizes|figures|exposure|written|advice FILE\n"
+	"       sluice survey report --rows counts|sizes|figures|exposure|written|advice FILE\n"
 	"       sluice survey replay [--pool SIZE] [--share-from BYTES] FILE\n"
 	"       sluice survey cut --events N [--skip N] FILE OUT\n";
 

@@ -113,7 +113,7 @@ void survey_text(FILE *f, const struct survey *s, const struct survey_stats *sta
 void survey_html(FILE *f, const struct survey *s, const struct survey_stats *stats,
 		 const struct survey_costs *costs);
 /* A row for each device, of tables in Markdown; what: "sizes", "figures", "exposure",
- * "written" or "advice". */
+ * "written" or "advice"; or, not of Markdown, "counts". */
 bool survey_markdown(FILE *f, const char *what, const struct survey *s,
 		     const struct survey_stats *stats, const struct survey_costs *costs);
 

@@ -141,6 +141,16 @@ static void row_figures(FILE *f, const struct survey *s, const struct survey_dev
 		100 - percent(d->first, d->pages));
 }
 
+/* For scripts: nothing rounded. */
+static void row_counts(FILE *f, const struct survey_device *d)
+{
+	char bdf[16];
+
+	fprintf(f, "%s maps %" PRIu64 " to %" PRIu64 " from %" PRIu64 " both %" PRIu64 "\n",
+		survey_bdf(d->bdf, bdf), d->maps, d->dir_bytes[SURVEY_TO],
+		d->dir_bytes[SURVEY_FROM], d->dir_bytes[SURVEY_BOTH]);
+}
+
 static void row_exposure(FILE *f, const struct survey *s, const struct survey_device *d)
 {
 	char bdf[16], a[16], b[16], c[16];
@@ -187,6 +197,8 @@ bool survey_markdown(FILE *f, const char *what, const struct survey *s,
 			continue;
 		if (!strcmp(what, "sizes"))
 			row_sizes(f, s, d);
+		else if (!strcmp(what, "counts"))
+			row_counts(f, d);
 		else if (!strcmp(what, "figures"))
 			row_figures(f, s, d);
 		else if (!strcmp(what, "exposure"))

@@ -22,28 +22,34 @@ check "observe: loads beside a bound driver" insmod /test/sluice.ko mode=observe
 check "observe: no device is taken" [ ! -e "$STATS/$DISK" ]
 check "stat says that nothing is confined" sh -c "/test/sluice stat | grep 'nothing is confined'"
 
-# record OUT RW OPTION...: fio under the recorder, 512 requests of 8 KiB; sets BEFORE and AFTER, the
-# disk's sectors read and written.
+# served: what the disk says it has done, as requests and bytes, of both kinds.
+served() { awk '{ print $1 + $5, 512 * ($3 + $7) }' /sys/block/vda/stat; }
+# record OUT RW: fio under the recorder, 512 requests of 8 KiB; sets REQUESTS and BYTES, what the disk
+# says it did meanwhile.
 record() {
 	local out="$1" rw="$2"
-	BEFORE=$(awk '{ print $3 + $7 }' /sys/block/vda/stat)
+	# shellcheck disable=SC2046 # two numbers
+	set -- $(served)
 	check "recorded: $rw" /test/sluice survey record -o "$out" --title "$rw" -- \
 		fio --name=j --filename=/dev/vda --ioengine=libaio --direct=1 --thread "--rw=$rw" \
 		--bs=8k --iodepth=8 --size=4m --norandommap --randrepeat=0
-	AFTER=$(awk '{ print $3 + $7 }' /sys/block/vda/stat)
-	check "nothing is lost" grep ' 0 lost' /tmp/check.out
+	cp /tmp/check.out /tmp/record.out
+	# shellcheck disable=SC2046 # two numbers
+	set -- "$@" $(served)
+	REQUESTS=$(($3 - $1))
+	BYTES=$(($4 - $2))
+	check "nothing is lost: $rw" grep ' 0 lost' /tmp/record.out
+	check "512 requests were made: $rw" [ $REQUESTS -ge 512 ]
 }
 
-# of FILE WHAT: the figure in a report's line for the disk
-of() { /test/sluice survey report "$1" | sed -n "/^$DISK/,/->/p" | sed -n "$2"; }
+# of FILE WHAT: a figure of the recording's, for the disk: maps, or bytes by direction.
+of() { /test/sluice survey report --rows counts "$1" | sed -n "s/^$DISK .*\b$2 \([0-9]*\).*/\1/p"; }
 
 record /tmp/read randread
-# A sector is 512 bytes; data are all that is longer than a header or a descriptor table.
-/test/sluice survey report --rows sizes /tmp/read >/tmp/rows
-check "the disk's statistics and the recording agree" \
-	[ "$(of /tmp/read 's/.*, \([0-9]*\) of 8 KiB.*/\1/p')" = "$(((AFTER - BEFORE) / 16))" ]
-check "512 requests, each a header, data and a status" \
-	[ "$(of /tmp/read 's/^  mappings *\([0-9]*\),.*/\1/p')" -ge 1536 ]
+# Besides the data the device writes a byte of status for each request.
+check "the disk's own statistics say the same: bytes read" \
+	[ "$(of /tmp/read from)" = $((BYTES + REQUESTS)) ]
+check "each request has a header, data and a status" [ "$(of /tmp/read maps)" -ge $((3 * REQUESTS)) ]
 check "all of it goes both ways" sh -c "/test/sluice survey report /tmp/read | grep '0 still mapped'"
 
 check "observe: unloads under a bound driver" rmmod sluice
@@ -51,6 +57,10 @@ check "and leaves nothing" [ ! -e "$OBSERVED" ]
 check "the disk works as before" fio_verify /dev/vda
 check "observe: loads again, for one device" insmod /test/sluice.ko mode=observe "devices=$DISK"
 record /tmp/write randwrite
+# And towards it, a header of 16 bytes and the tables of descriptors.
+check "the disk's own statistics say the same: bytes written" \
+	[ "$(of /tmp/write to)" -ge $((BYTES + 16 * REQUESTS)) ]
+check "of what is written it writes the status alone" [ "$(of /tmp/write from)" = "$REQUESTS" ]
 check "observe: unloads again" rmmod sluice
 host same vda "$(md5 /dev/vda)"
 check "the host has the same bytes" [ "$REPLY" = same ]
@@ -63,7 +73,7 @@ echo "${v##*/}" >/sys/bus/virtio/drivers/virtio_blk/bind
 maps=$(stat_of $DISK maps)
 record /tmp/bounce randread
 check "the module counted as many mappings" \
-	[ "$(of /tmp/bounce 's/^  mappings *\([0-9]*\),.*/\1/p')" = "$(($(stat_of $DISK maps) - maps))" ]
+	[ "$(of /tmp/bounce maps)" = $(($(stat_of $DISK maps) - maps)) ]
 check "reads of random bytes are seen to be written whole" \
 	sh -c "/test/sluice survey report /tmp/bounce | grep -E 'last changed byte (9[5-9]|100)'"
 check "stat shows the device" sh -c "/test/sluice stat | grep '^$DISK.*confined'"
