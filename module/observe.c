@@ -77,35 +77,36 @@ u32 sluice_page_kind(u64 phys)
 void sluice_observe_changed(const void *slot, const void *buffer, size_t len, u32 *changed,
 			    u32 *extent)
 {
+	const u64 low = 0x7f7f7f7f7f7f7f7fULL;
 	const u8 *now = slot, *then = buffer;
 	size_t i = 0;
 
 	*changed = 0;
 	*extent = 0;
-	while (i < len) {
-		u64 a, b;
-
-		if (len - i >= 8 && IS_ALIGNED((unsigned long)(now + i), 8)) {
-			a = READ_ONCE(*(const u64 *)(now + i));
-			memcpy(&b, then + i, 8);
-			if (a == b) {
-				i += 8;
-				continue;
-			}
-			for (int k = 0; k < 8; k++, i++) {
-				/* x86 is little-endian: byte k is bits 8k and up. */
-				if ((a ^ b) >> 8 * k & 0xff) {
-					(*changed)++;
-					*extent = i + 1;
-				}
-			}
-			continue;
-		}
+	/* Slots are aligned, but a mapping may begin inside one. */
+	for (; i < len && !IS_ALIGNED((unsigned long)(now + i), 8); i++) {
 		if (READ_ONCE(now[i]) != then[i]) {
 			(*changed)++;
 			*extent = i + 1;
 		}
-		i++;
+	}
+	for (; len - i >= 8; i += 8) {
+		u64 x, top;
+
+		memcpy(&x, then + i, 8);
+		x ^= READ_ONCE(*(const u64 *)(now + i));
+		if (!x)
+			continue;
+		/* The top bit of each byte that is not zero; x86 is little-endian. */
+		top = ((x & low) + low) | x | low;
+		*changed += hweight64(~low & top);
+		*extent = i + (fls64(x) + 7) / 8;
+	}
+	for (; i < len; i++) {
+		if (READ_ONCE(now[i]) != then[i]) {
+			(*changed)++;
+			*extent = i + 1;
+		}
 	}
 }
 

@@ -29,7 +29,8 @@ static const char usage[] =
 	"usage: sluice survey record -o FILE [--seconds N] [--title TEXT] [--buffer KIB] "
 	"[-- COMMAND...]\n"
 	"       sluice survey report [--html OUT] [--share NS] [--copy NS] FILE\n"
-	"       sluice survey report --rows counts|sizes|figures|exposure|written|advice FILE\n"
+	"       sluice survey report --rows counts|sizes|figures|exposure|written|advice [--device "
+	"BDF] FILE\n"
 	"       sluice survey replay [--pool SIZE] [--share-from BYTES] FILE\n"
 	"       sluice survey cut --events N [--skip N] FILE OUT\n";
 
@@ -81,14 +82,12 @@ static int write_html(const char *path, const struct survey *s, const struct sur
 static int report(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"html", required_argument, NULL, 'h'},
-		{"rows", required_argument, NULL, 'r'},
-		{"share", required_argument, NULL, 's'},
-		{"copy", required_argument, NULL, 'c'},
-		{NULL, 0, NULL, 0},
+		{"html", required_argument, NULL, 'h'},	  {"rows", required_argument, NULL, 'r'},
+		{"device", required_argument, NULL, 'd'}, {"share", required_argument, NULL, 's'},
+		{"copy", required_argument, NULL, 'c'},	  {NULL, 0, NULL, 0},
 	};
 	struct survey_costs costs = {.share_ns = SHARE_NS, .copy_ns = COPY_NS};
-	const char *html = NULL, *rows = NULL;
+	const char *html = NULL, *rows = NULL, *device = NULL;
 	static struct survey_stats stats;
 	static struct survey s;
 	int c, ret;
@@ -100,6 +99,8 @@ static int report(int argc, char **argv)
 			html = optarg;
 		else if (c == 'r')
 			rows = optarg;
+		else if (c == 'd')
+			device = optarg;
 		else if (c != 's' && c != 'c')
 			return wrong(c == ':' ? "an argument is missing" : "no such option",
 				     argv[optind - 1]);
@@ -108,6 +109,8 @@ static int report(int argc, char **argv)
 	}
 	if (optind + 1 != argc)
 		return wrong("report wants one file", NULL);
+	if (device && !rows)
+		return wrong("--device is for --rows", NULL);
 	ret = load(argv[optind], &s);
 	if (ret)
 		return ret;
@@ -115,7 +118,7 @@ static int report(int argc, char **argv)
 		fprintf(stderr, "sluice survey: out of memory for %s\n", argv[optind]);
 		ret = 2;
 	} else if (rows) {
-		if (!survey_markdown(stdout, rows, &s, &stats, &costs))
+		if (!survey_rows(stdout, rows, device, &s, &stats, &costs))
 			ret = wrong("there are no such rows", rows);
 	} else {
 		survey_text(stdout, &s, &stats, &costs);

@@ -161,13 +161,6 @@ static void alone(struct survey_device *d, const struct survey_mapping *m)
 	} else {
 		d->open++;
 	}
-	if (m->extent != SURVEY_UNKNOWN && m->dir != SURVEY_TO) {
-		d->known++;
-		d->known_bytes += m->len;
-		d->extent_bytes += m->extent;
-		d->changed_bytes += m->changed;
-		d->shorter += m->extent < m->len;
-	}
 }
 
 /* The Fenwick tree: add v at i (from 1), or sum up to i. */
@@ -403,6 +396,16 @@ static void fill_line(struct survey_device *d)
 	}
 }
 
+/* What an unmap says of it, even if the map was before the stream begins (a network's buffers). */
+static void written(struct survey_device *d, const struct survey_event *e)
+{
+	d->known++;
+	d->known_bytes += e->len;
+	d->extent_bytes += e->extent;
+	d->changed_bytes += e->changed;
+	d->shorter += e->extent < e->len;
+}
+
 static int count(const struct survey *s, const struct survey_mappings *all,
 		 struct survey_stats *out)
 {
@@ -417,11 +420,16 @@ static int count(const struct survey *s, const struct survey_mappings *all,
 			out->more++;
 	}
 	for (size_t i = 0; i < s->n; i++) {
-		struct survey_device *d =
-			s->events[i].type == SURVEY_FULL ? device(out, s, s->events[i].bdf) : NULL;
+		const struct survey_event *e = &s->events[i];
+		struct survey_device *d;
 
-		if (d)
+		if (e->type != SURVEY_FULL && e->extent == SURVEY_UNKNOWN)
+			continue;
+		d = device(out, s, e->bdf);
+		if (d && e->type == SURVEY_FULL)
 			d->full++;
+		else if (d && e->dir != SURVEY_TO)
+			written(d, e);
 	}
 	for (size_t i = 0; i < out->n; i++) {
 		out->dev[i].len = malloc((n[i] + 1) * sizeof(uint64_t));

@@ -112,9 +112,12 @@ void survey_text(FILE *f, const struct survey *s, const struct survey_stats *sta
 		 const struct survey_costs *costs);
 void survey_html(FILE *f, const struct survey *s, const struct survey_stats *stats,
 		 const struct survey_costs *costs);
-/* A row for each device, of tables in Markdown; what: "sizes", "figures", "exposure",
- * "written" or "advice"; or, not of Markdown, "counts". */
-bool survey_markdown(FILE *f, const char *what, const struct survey *s,
-		     const struct survey_stats *stats, const struct survey_costs *costs);
+/*
+ * A row for each device, or for the one named only, of a table in Markdown; what: "sizes", "figures",
+ * "exposure", "written" or "advice"; or, not in Markdown and not rounded, "counts". Returns false if
+ * there are no such rows.
+ */
+bool survey_rows(FILE *f, const char *what, const char *only, const struct survey *s,
+		 const struct survey_stats *stats, const struct survey_costs *costs);
 
 #endif

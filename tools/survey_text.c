@@ -126,6 +126,22 @@ static void row_sizes(FILE *f, const struct survey *s, const struct survey_devic
 	fputs("\n", f);
 }
 
+/* All devices of a stream together, as the seed counts. */
+static void row_sizes_all(FILE *f, const struct survey *s, const struct survey_stats *stats)
+{
+	uint64_t maps = 0, sum = 0;
+
+	for (size_t i = 0; i < stats->n; i++)
+		maps += stats->dev[i].maps;
+	fprintf(f, "| all devices, %s | %" PRIu64 " |", s->title, maps);
+	for (unsigned int k = 0; k < SURVEY_BUCKETS - 1; k++) {
+		for (size_t i = 0; i < stats->n; i++)
+			sum += stats->dev[i].bucket[k];
+		fprintf(f, " %.1f |", percent(sum, maps));
+	}
+	fputs("\n", f);
+}
+
 static void row_figures(FILE *f, const struct survey *s, const struct survey_device *d)
 {
 	char bdf[16], a[16], b[16], c[16], e[16];
@@ -187,13 +203,17 @@ static void row_advice(FILE *f, const struct survey *s, const struct survey_devi
 		100 * a.above, 100 * a.kept, percent(d->inner_bytes, d->bytes));
 }
 
-bool survey_markdown(FILE *f, const char *what, const struct survey *s,
-		     const struct survey_stats *stats, const struct survey_costs *costs)
+bool survey_rows(FILE *f, const char *what, const char *only, const struct survey *s,
+		 const struct survey_stats *stats, const struct survey_costs *costs)
 {
+	char bdf[16];
+
+	if (!strcmp(what, "sizes") && !only)
+		row_sizes_all(f, s, stats);
 	for (size_t i = 0; i < stats->n; i++) {
 		const struct survey_device *d = &stats->dev[i];
 
-		if (!d->maps)
+		if ((!d->maps && !d->known) || (only && strcmp(only, survey_bdf(d->bdf, bdf))))
 			continue;
 		if (!strcmp(what, "sizes"))
 			row_sizes(f, s, d);

@@ -13,6 +13,7 @@ PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
 	xz-utils kmod"
 PKG_VM_TEST="strace"
+PKG_SURVEY="mmdebstrap"
 PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0"
 
 # The distribution's name decides before anything else: the packages are Debian's by name.
