@@ -96,7 +96,8 @@ $(BUILD)/tests/unit/test_bounds: $(call obj,tests/unit/test_bounds.c tests/lib/r
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) -lcmocka
 
 bench-pool: $(BUILD)/bench/pool
-$(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c)) $(BUILD)/libsluice.a
+$(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c) tools/survey_stream.c tools/survey_match.c) \
+		$(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 

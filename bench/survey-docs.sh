@@ -1,11 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
 #
-# bench/survey-docs.sh - put the figures of build/survey into docs/SURVEY.md, and samples into docs/survey
+# bench/survey-docs.sh - put the figures of build/survey into docs/SURVEY.md, and samples into
+# docs/survey
 #
 # Theory of operation: docs/SURVEY.md has tables between "<!-- NAME -->" and "<!-- end -->"; what is
-# between is replaced by what table_NAME prints. Rows come from `sluice survey report --rows`, of the
-# one device that a load is for. The samples are a piece out of the middle of each stream of
+# between is replaced by what table_NAME prints. Rows come from `sluice survey report --rows`, of
+# the one device that a load is for. The samples are a piece out of the middle of each stream of
 # "observe", of EVENTS events (the first ones, of "start").
 set -eu
 cd "$(dirname "$0")/.."

@@ -3,9 +3,10 @@
 #
 # survey.guest.sh - the survey's guest: each load recorded, its data checked
 #
-# Theory of operation: PART says whether the module looks on (observe) or confines (bounce); the loads
-# are the same, in work.sh, each run by the recorder. It fails if a load's data are not what they should be,
-# or if the recorder lost any event (which it counts, and which is then no full record).
+# Theory of operation: PART says whether the module looks on (observe) or confines (bounce); the
+# loads are the same, in work.sh, each run by the recorder. It fails if a load's data are not what
+# they should be, or if the recorder lost any event (which it counts, and which is then no full
+# record).
 # shellcheck source=../tests/vm/guest/lib.sh
 . /test/lib.sh
 

@@ -7,8 +7,9 @@
 # recorded into a stream of its own. Two boots a kernel: "observe", in which nothing is confined and
 # sluice.ko only looks on, which is where all figures come from; and "bounce", in which all go
 # through a pool, which is the only way to see what a device wrote. A third, "cost", runs fio with
-# and without the recorder, in turns. Streams and pages go to build/survey; with -d the figures replace
-# those between the marks in docs/SURVEY.md, and short pieces of the streams those in docs/survey.
+# and without the recorder, in turns. Streams and pages go to build/survey; with -d the figures
+# replace those between the marks in docs/SURVEY.md, and short pieces of the streams those in
+# docs/survey.
 #
 # The disk that the guest uses as its root is a Debian of essential packages, made once (into the
 # cache); the packages that are installed in it are Debian's, too.

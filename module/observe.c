@@ -5,14 +5,14 @@
  * Theory of operation
  * -------------------
  * mode=observe confines nothing. It is called by ftrace when one of the DMA API's own functions is
- * entered, and reports what passes as the tracepoints of trace.h, for the devices that were named. The
- * devices' ops stay as they are, so every mapping is made by whoever made it before, and a function
- * may be observed that is bound already or could not be confined. What goes past the DMA API (a
- * virtio device without VIRTIO_F_ACCESS_PLATFORM, a balloon's pages) goes past us, too; so do
- * map_resource() and dma_alloc_pages(), which none of the drivers surveyed calls.
+ * entered, and reports what passes as the tracepoints of trace.h, for the devices that were named.
+ * The devices' ops stay as they are, so every mapping is made by whoever made it before, and a
+ * function may be observed that is bound already or could not be confined. What goes past the DMA
+ * API (a virtio device without VIRTIO_F_ACCESS_PLATFORM, a balloon's pages) goes past us, too; so
+ * do map_resource() and dma_alloc_pages(), which none of the drivers surveyed calls.
  *
- * Why ftrace and not kprobes: a kprobe that is hit inside another one's handler, by an interrupt, is
- * skipped, which loses up to 3 % of an NVMe disk's unmaps. ftrace keeps the contexts apart.
+ * Why ftrace and not kprobes: a kprobe that is hit inside another one's handler, by an interrupt,
+ * is skipped, which loses up to 3 % of an NVMe disk's unmaps. ftrace keeps the contexts apart.
  *
  * A function's entry knows all but the device address, and that is the physical one as long as
  * nothing translates: a device behind an IOMMU or with ops of another layer is left out and said.
@@ -70,7 +70,8 @@ u32 sluice_page_kind(u64 phys)
  * @changed: set to the number of bytes that differ: at least so many were written
  * @extent:  set to the number of bytes up to the last one that differs
  *
- * A byte that was overwritten with itself cannot be told from one that was not written.
+ * A byte that was overwritten with itself cannot be told from one that was not written, and what a
+ * driver has taken by sync before is in the buffer already.
  *
  * Context: any.
  */
@@ -134,6 +135,8 @@ static void map_page(u32 bdf, struct pt_regs *regs)
 {
 	u64 phys = page_to_phys((struct page *)arg(regs, 1)) + arg(regs, 2);
 
+	if (!trace_map_enabled())
+		return;
 	trace_map(bdf, phys, phys, arg(regs, 3), (int)arg(regs, 4), sluice_page_kind(phys));
 }
 
@@ -142,6 +145,8 @@ static void map_list(u32 bdf, struct scatterlist *sgl, int n, int dir)
 	struct scatterlist *sg;
 	int i;
 
+	if (!trace_map_enabled())
+		return;
 	for_each_sg (sgl, sg, n, i)
 		trace_map(bdf, sg_phys(sg), sg_phys(sg), sg->length, dir,
 			  sluice_page_kind(sg_phys(sg)));

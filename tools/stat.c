@@ -2,8 +2,8 @@
 /*
  * stat.c - `sluice stat`: the module's and relays' counters, once
  *
- * Theory of operation: the text is what an operator looks for first, a line for the pool and one for
- * each device and relay; --json is everything that was read, under the names that it has there.
+ * Theory of operation: the text is what an operator looks for first, a line for the pool and one
+ * for each device and relay; --json is everything that was read, under the names that it has there.
  */
 #include <math.h>
 #include <stdio.h>

@@ -2,9 +2,9 @@
 /*
  * stat_read.c - read the module's debugfs and relays' statistics
  *
- * Theory of operation: see stat.h. A relay is another process and a socket may be anybody's: what comes
- * from it is read for at most a second and as much as a buffer holds, and nothing but printable
- * characters of it goes on.
+ * Theory of operation: see stat.h. A relay is another process and a socket may be anybody's: what
+ * comes from it is read for at most a second and as much as a buffer holds, and nothing but
+ * printable characters of it goes on.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -3,9 +3,9 @@
  * survey.c - `sluice survey`: record, report, replay, cut
  *
  * Theory of operation: record and replay have files of their own. report loads a stream, has its
- * figures computed and shows them in the form that was asked for. cut takes a piece out of a stream,
- * for keeping: mappings that begin in it and end after it are then mapped for ever, and unmaps whose
- * map came before it stand alone, both of which a report counts and says.
+ * figures computed and shows them in the form that was asked for. cut takes a piece out of a
+ * stream, for keeping: mappings that begin in it and end after it are then mapped for ever, and
+ * unmaps whose map came before it stand alone, both of which a report counts and says.
  */
 #include <errno.h>
 #include <getopt.h>

@@ -8,8 +8,8 @@
  * two copies and a clearing, by the rule of docs/DESIGN.md. To share in place costs by the buffer,
  * whatever its length. Where the two meet is the break-even length; it is the same for all devices
  * that have the same costs, and what differs is how much of a device's traffic lies above it, and
- * what sharing it by whole pages would show. Pages that a device uses again could stay shared, which
- * costs nothing the next time and leaves them reachable in between.
+ * what sharing it by whole pages would show. Pages that a device uses again could stay shared,
+ * which costs nothing the next time and leaves them reachable in between.
  *
  * The pool is sized by the slots that were live at once, a third more for what fragmentation and
  * caches take, in whole chunks.

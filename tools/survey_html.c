@@ -2,9 +2,10 @@
 /*
  * survey_html.c - a survey as one page that needs nothing else
  *
- * Theory of operation: no script, no font, no picture from anywhere: the page can be mailed and looked
- * at in ten years. First the table of devices, then six plots for each with what they say in one
- * line; devices that did next to nothing are folded, last what follows. What comes from the stream is escaped.
+ * Theory of operation: no script, no font, no picture from anywhere: the page can be mailed and
+ * looked at in ten years. First the table of devices, then six plots for each with what they say in
+ * one line; devices that did little are folded, last what follows. What comes from the stream is
+ * escaped.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -255,14 +256,14 @@ static void plot_reach(FILE *f, const struct survey_device *d)
 	svg_end(f);
 }
 
-/* Devices that did next to nothing are there to be opened, not in the way. */
+/* Devices that did little beside the others are there to be opened, not in the way. */
 static bool is_minor(const struct survey_stats *stats, const struct survey_device *d)
 {
 	uint64_t all = 0;
 
 	for (size_t i = 0; i < stats->n; i++)
 		all += stats->dev[i].maps;
-	return d->maps < all / 50;
+	return d->maps < all / 10;
 }
 
 static void device(FILE *f, const struct survey_stats *stats, const struct survey_device *d,

@@ -3,9 +3,9 @@
  * survey_match.c - from events to mappings
  *
  * Theory of operation: live mappings are in a hash table with chains, by device and device address.
- * One address can be live several times (unprotected, a page that is written to two disks at once is
- * mapped for each, and one that is sent twice is mapped twice for one device), so a chain keeps them
- * in their order and unmap takes the oldest of its length.
+ * One address can be live several times (unprotected, a page that is written to two disks at once
+ * is mapped for each, and one that is sent twice is mapped twice for one device), so a chain keeps
+ * them in their order and unmap takes the oldest of its length.
  */
 #include <errno.h>
 #include <stdlib.h>

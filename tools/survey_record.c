@@ -4,10 +4,10 @@
  *
  * Theory of operation
  * -------------------
- * An instance of tracefs of our own has its own ring buffers, so nobody else's tracing is disturbed.
- * The kernel writes binary events there; we take whole pages, convert them and write them out. While
- * the buffers are less than half full we sleep: what capture costs is then what the tracepoints
- * cost, and a page's conversion for each hundred events.
+ * An instance of tracefs of our own has its own ring buffers, so nobody else's tracing is
+ * disturbed. The kernel writes binary events there; we take whole pages, convert them and write
+ * them out. While the buffers are less than half full we sleep: what capture costs is then what the
+ * tracepoints cost, and a page's conversion for each hundred events.
  *
  * What is lost is counted, from three sources: the pages' own notes, at their place; the buffers'
  * statistics at the end, if they say more; and the calls that the module's probes have missed

@@ -5,10 +5,10 @@
  * Theory of operation
  * -------------------
  * Every map, unmap, allocation and release of the stream is made again, in its order, on a pool of
- * libsluice, with buffers that lie in their pages as the recorded ones did, and is copied in and out
- * as it would be. Nothing waits: what the pool does does not depend on the time between two events. So
- * a replay is the same each time but for its own speed; it keeps to one CPU, because which of the
- * pool's caches is used depends on that.
+ * libsluice, with buffers that lie in their pages as the recorded ones did, and is copied in and
+ * out as it would be. Nothing waits: what the pool does does not depend on the time between two
+ * events. So a replay is the same each time but for its own speed; it keeps to one CPU, because
+ * which of the pool's caches is used depends on that.
  *
  * With --share-from, mappings as long as that are shared in place: their whole pages are counted as
  * shared and only the rest at both ends bounces, which is what a policy that maps would do.

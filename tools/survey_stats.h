@@ -2,8 +2,8 @@
 /*
  * survey_stats.h - the figures of a survey, device by device
  *
- * Theory of operation: survey_stats.c computes them, survey_text.c and survey_html.c only show them,
- * so that the page, the terminal and docs/SURVEY.md cannot say different things.
+ * Theory of operation: survey_stats.c computes them, survey_text.c and survey_html.c only show
+ * them, so that the page, the terminal and docs/SURVEY.md cannot say different things.
  */
 #ifndef TOOLS_SURVEY_STATS_H
 #define TOOLS_SURVEY_STATS_H
@@ -113,9 +113,9 @@ void survey_text(FILE *f, const struct survey *s, const struct survey_stats *sta
 void survey_html(FILE *f, const struct survey *s, const struct survey_stats *stats,
 		 const struct survey_costs *costs);
 /*
- * A row for each device, or for the one named only, of a table in Markdown; what: "sizes", "figures",
- * "exposure", "written" or "advice"; or, not in Markdown and not rounded, "counts". Returns false if
- * there are no such rows.
+ * A row for each device, or for the one named only, of a table in Markdown; what: "sizes",
+ * "figures", "exposure", "written" or "advice"; or, not in Markdown and not rounded, "counts".
+ * Returns false if there are no such rows.
  */
 bool survey_rows(FILE *f, const char *what, const char *only, const struct survey *s,
 		 const struct survey_stats *stats, const struct survey_costs *costs);

@@ -4,12 +4,12 @@
  *
  * Theory of operation
  * -------------------
- * docs/SURVEY-FORMAT.md has the format byte by byte. In short: a header of 16 bytes, then blocks, each
- * with a length and a checksum. A block of events is of one CPU, and everything in it is relative to
- * the event before it in that block, in variable-length numbers, so that a mapping and its unmapping
- * take about 20 bytes together; blocks do not depend on each other, so that a damaged one is
- * known and costs nothing but itself. (Reading stops there nevertheless: figures of a file that is
- * damaged would not be worth having.)
+ * docs/SURVEY-FORMAT.md has the format byte by byte. In short: a header of 16 bytes, then blocks,
+ * each with a length and a checksum. A block of events is of one CPU, and everything in it is
+ * relative to the event before it in that block, in variable-length numbers, so that a mapping and
+ * its unmapping take about 20 bytes together; blocks do not depend on each other, so that a damaged
+ * one is known and costs nothing but itself. (Reading stops there nevertheless: figures of a file
+ * that is damaged would not be worth having.)
  *
  * A file that ends in the middle is what a recorder leaves that was killed: it is read as far as it
  * goes and marked incomplete.

@@ -2,9 +2,9 @@
 /*
  * survey_svg.c - plots as inline SVG
  *
- * Theory of operation: a plot has a fixed drawing area in user units and a viewBox, so that the page
- * decides how wide it is shown; colours are classes of the page's style sheet, so that it is legible in a
- * dark theme as well.
+ * Theory of operation: a plot has a fixed drawing area in user units and a viewBox, so that the
+ * page decides how wide it is shown; colours are classes of the page's style sheet, so that it is
+ * legible in a dark theme as well.
  */
 #include <math.h>
 

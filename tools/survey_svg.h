@@ -31,10 +31,10 @@ struct svg_plot {
 void svg_begin(FILE *f, const struct svg_plot *plot);
 void svg_end(FILE *f);
 
-/* A line through n points, of a style of the page's: "a" or "b". step: horizontal, then vertical. */
+/* A line through n points, of a style of the page's: "a" or "b". */
 void svg_line(FILE *f, const char *style, const double *x, const double *y, unsigned int n);
 
-/* Bars beside each other, each of a height 0 to 1. label: text when pointed at, or NULL. */
+/* Bars beside each other, each of a height 0 to 1. */
 void svg_bars(FILE *f, const double *height, unsigned int n);
 
 /* A vertical mark with a word. */

@@ -15,8 +15,8 @@
  *	31	  an absolute time, of which the next word has the upper bits
  *
  * Data starts with the event's number, 16 bits. Where fields are is in the text files beside the
- * tracepoints, so this does not depend on the module's version. The page's flags say that events are
- * missing before it, and how many; that is the loss that the stream records.
+ * tracepoints, so this does not depend on the module's version. The page's flags say that events
+ * are missing before it, and how many; that is the loss that the stream records.
  *
  * The kernel is trusted, its version is not: nothing is read that is not inside the page. Bitfields
  * are laid out as on little-endian machines, which are those that the module is for.

@@ -2,10 +2,11 @@
 /*
  * top.c - `sluice top`: the same counters, refreshed, as rates
  *
- * Theory of operation: two readings, the one before and this one; what grows is shown by the second.
- * A device or relay that was not there before has no rate yet. A failed reading (the module is being
- * loaded anew, a relay restarts) is shown in its place and tried again: whoever looks on at such a
- * moment should not be thrown out. ncurses draws; signals and the terminal are its business.
+ * Theory of operation: two readings, the one before and this one; what grows is shown by the
+ * second. A device or relay that was not there before has no rate yet. A failed reading (the module
+ * is being loaded anew, a relay restarts) is shown in its place and tried again: whoever looks on
+ * at such a moment should not be thrown out. ncurses draws; signals and the terminal are its
+ * business.
  */
 #include <curses.h>
 #include <stdlib.h>

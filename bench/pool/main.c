@@ -448,6 +448,33 @@ static void dense(void)
 	}
 }
 
+/* streams */
+
+static void streams(void)
+{
+	static const char *const names[] = {"6.12-observe-blk-fio", "6.12-observe-blk-fs",
+					    "6.12-observe-net-out", "6.12-observe-9p"};
+	static double values[CANDIDATES][ROUNDS];
+
+	printf("\nrecorded streams (docs/survey): a map and its unmap, ns\n");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char path[64];
+		bool have = true;
+
+		snprintf(path, sizeof(path), "docs/survey/%s.sv", names[i]);
+		for (int r = 0; r < ROUNDS; r++) {
+			for (size_t c = 0; c < n_candidates; c++) {
+				values[c][r] = stream_round(candidates[c], path);
+				have = have && values[c][r] > 0;
+			}
+		}
+		for (size_t c = 0; have && c < n_candidates; c++)
+			report("stream", names[i], candidates[c]->name, values[c]);
+		if (!have)
+			printf("  %s cannot be used: run this in the project's folder\n", path);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static struct candidate preloaded;
@@ -474,6 +501,7 @@ int main(int argc, char **argv)
 		}
 	}
 	pairs();
+	streams();
 	if (n_candidates > 1) {
 		fill();
 		dense();

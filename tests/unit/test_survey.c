@@ -5,10 +5,10 @@
  * Theory of operation
  * -------------------
  * A stream may come from anywhere, so what is promised of reading one is that it never does more
- * than fail: every truncation, and thousands of mutations whose checksums have been made right again,
- * go through everything that a report does (the sanitizer runs are what gives this its teeth). That what is
- * written comes back, and that figures are right, is checked against cases small enough to count by
- * hand, and against a count that goes the slow way.
+ * than fail: every truncation, and thousands of mutations whose checksums have been made right
+ * again, go through everything that a report does (the sanitizer runs are what gives this its
+ * teeth). That what is written comes back, and that figures are right, is checked against cases
+ * small enough to count by hand, and against a count that goes the slow way.
  */
 #include <setjmp.h>
 #include <stdarg.h>

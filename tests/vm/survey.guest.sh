@@ -3,9 +3,9 @@
 #
 # survey.guest.sh - a recording says what the device says, and observing changes nothing
 #
-# Theory of operation: 05.0 is a disk that stays bound while mode=observe comes and goes. A recording
-# of fio is held against what fio asked for and what the disk's own statistics counted; then the same
-# disk is confined, and the recording against the module's counters.
+# Theory of operation: 05.0 is a disk that stays bound while mode=observe comes and goes. A
+# recording of fio is held against what fio asked for and what the disk's own statistics counted;
+# then the same disk is confined, and the recording against the module's counters.
 # shellcheck source=guest/lib.sh
 . /test/lib.sh
 DISK=0000:00:05.0
@@ -17,6 +17,10 @@ refuses "bounce: not with devices=all" "sluice:.*all" sluice devices=all
 refuses "record: without the module it says what to do" "load sluice.ko" \
 	/test/sluice survey record -o /tmp/none
 refuses "stat: without the module it says what to do" "is sluice.ko loaded" /test/sluice stat
+echo 0 >/proc/sys/kernel/ftrace_enabled
+refuses "observe: not while ftrace is off" "sluice:.*ftrace_enabled" \
+	insmod /test/sluice.ko mode=observe devices=all
+echo 1 >/proc/sys/kernel/ftrace_enabled
 check "the disk's driver is bound first" load virtio_pci virtio_blk
 check "observe: loads beside a bound driver" insmod /test/sluice.ko mode=observe devices=all
 check "observe: no device is taken" [ ! -e "$STATS/$DISK" ]
@@ -24,8 +28,8 @@ check "stat says that nothing is confined" sh -c "/test/sluice stat | grep 'noth
 
 # served: what the disk says it has done, as requests and bytes, of both kinds.
 served() { awk '{ print $1 + $5, 512 * ($3 + $7) }' /sys/block/vda/stat; }
-# record OUT RW: fio under the recorder, 512 requests of 8 KiB; sets REQUESTS and BYTES, what the disk
-# says it did meanwhile.
+# record OUT RW: fio under the recorder, 512 requests of 8 KiB; sets REQUESTS and BYTES, what the
+# disk says it did meanwhile.
 record() {
 	local out="$1" rw="$2"
 	# shellcheck disable=SC2046 # two numbers
