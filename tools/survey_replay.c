@@ -210,7 +210,7 @@ static int run(const struct replay *r, uint64_t size, bool watch, struct result 
 	n = order(r, &at);
 	ret = made && at ? sluice_memfd_create("replay", size, WINDOW_DEV, &memfd) : -ENOMEM;
 	if (!ret) {
-		stats = aligned_alloc(64, sizeof(*stats) * memfd->pool.n_caches);
+		stats = calloc(memfd->pool.n_caches, sizeof(*stats));
 		ret = stats ? 0 : -ENOMEM;
 	}
 	if (ret)

@@ -37,6 +37,7 @@ vm_start() {
 	rm -f "$dir"/{line,monitor}.{in,out}
 	mkfifo "$dir"/{line,monitor}.{in,out}
 	VM_CONSOLE=$dir/console-$part
+	# shellcheck disable=SC2086 # VM_FILES is a list
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
 		${MODULE:+"$MODULE" sluice.ko} ${VM_FILES:-}
 	# shellcheck disable=SC2046,SC2086 # lists of options
