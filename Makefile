@@ -83,20 +83,27 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTLIB_SRC)) $(PROG_OBJ) 
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS) -lcmocka
 
-# Counts its steps: the core once more, with a port that counts and a call in every basic block, and
+# Count their steps: the core once more, with a port that counts and a call in every basic block, and
 # with little optimization, so that a loop stays a loop.
 $(BUILD)/obj/bounds/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O1 -g -fPIC -fno-builtin -fsanitize-coverage=trace-pc -MMD -MP -Iinclude \
 	      -Itests/bounds -c -o $@ $<
 
-$(BUILD)/tests/unit/test_bounds: $(call obj,tests/unit/test_bounds.c tests/lib/rig.c) \
+BOUNDS_BIN := $(filter $(BUILD)/tests/unit/test_bounds%,$(UNIT_BIN))
+$(BOUNDS_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,tests/lib/rig.c) \
 		$(patsubst %.c,$(BUILD)/obj/bounds/%.o,$(CORE_SRC)) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) -lcmocka
 
+# SWIOTLB=DIR, with kernel/dma/swiotlb.c and what it includes below it, adds Linux's own to the peers.
+BENCH_POOL_SRC := $(filter-out $(if $(SWIOTLB),,bench/pool/swiotlb.c),$(wildcard bench/pool/*.c))
 bench-pool: $(BUILD)/bench/pool
-$(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c) tools/survey_stream.c tools/survey_match.c) \
+$(BUILD)/obj/bench/pool/swiotlb.o: bench/pool/swiotlb.c bench/pool/linux.h bench/pool/bench.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -D_GNU_SOURCE -w $(CFLAGS) -Ilib/port -I$(SWIOTLB) -I$(SWIOTLB)/include -c -o $@ $<
+
+$(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC) tools/survey_stream.c tools/survey_match.c) \
 		$(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)

@@ -70,12 +70,12 @@ set_up() {
 		;;
 	qsd-swiotlb)
 		# The initramfs is loaded to the top of low memory, into that node, and swiotlb has
-		# to fit below it. SeaBIOS, because qboot numbers no bus behind the pxb.
+		# to fit below it; so the kernel may not be put just there (nokaslr). SeaBIOS, because qboot numbers no bus behind the pxb.
 		qsd_start "$DISK" "$VM_DIR/qsd"
 		pool_create node 256M
 		relay_start "$VM_DIR/relay" "$VM_DIR/qsd"
 		FIRMWARE="-boot strict=on" VM_MEMORY=768 vm_start -p swiotlb \
-			-a swiotlb=32768,force \
+			-a "swiotlb=32768,force nokaslr" \
 			-object "memory-backend-ram,id=priv,size=512M" \
 			-object "memory-backend-file,id=pool,size=256M,share=on,mem-path=$POOL_FILE" \
 			-numa node,nodeid=0,memdev=priv,cpus=0 -numa node,nodeid=1,memdev=pool \
@@ -164,7 +164,11 @@ for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		CANDIDATE=${candidates[$(((i + ROUND * 2) % ${#candidates[@]}))]}
 		say "round $ROUND of $rounds: $CANDIDATE"
 		set_up "$CANDIDATE"
-		vm_serve >"$VM_DIR/tap" || die "$CANDIDATE: $(grep -m 1 '^not ok' "$VM_DIR/tap")"
+		vm_serve >"$VM_DIR/tap" || {
+			cp "$VM_DIR"/*.log "$ROOT/build/logs/"
+			die "$CANDIDATE: $(grep -m 1 '^not ok' "$VM_DIR/tap");" \
+				"the peers' logs are in build/logs/, too"
+		}
 		peers_stop
 	done
 done

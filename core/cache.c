@@ -73,6 +73,7 @@ static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 {
 	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first, head;
 
+	pool->silence = 0;
 	if (kind >= SLUICE_POOL_CLASSES) {
 		sluice_runs_release(pool, g);
 		return;
@@ -130,9 +131,11 @@ static void empty(struct sluice_pool *pool, struct sluice_cache *cache)
 static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mine)
 {
 	uint32_t n = pool->n_caches < EMPTY_MAX ? pool->n_caches : EMPTY_MAX;
-	uint32_t first = mine->next;
+	uint32_t first = sluice_load_u32(&pool->swept);
 	bool any = false;
 
+	/* The next call goes on where this one ends, so that no cache is left out for long. */
+	sluice_store_u32(&pool->swept, (first + n) % pool->n_caches);
 	for (uint32_t i = 0; i < n; i++) {
 		struct sluice_cache *cache = pool->caches[(first + i) % pool->n_caches];
 		unsigned long flags;
@@ -187,8 +190,9 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		if (used > pool->stats.used_max)
 			pool->stats.used_max = used;
 	}
-	ask = pool->grow && !pool->asked && sluice_pool_wanted(pool) > 0;
+	ask = pool->grow && ((!pool->asked && sluice_pool_wanted(pool) > 0) || pool->idle);
 	pool->asked |= ask;
+	pool->idle = false;
 	sluice_unlock(&pool->lock, flags);
 	if (ask)
 		pool->grow(pool->context);
@@ -227,12 +231,18 @@ static bool from_pool_hard(struct sluice_pool *pool, struct sluice_cache *cache,
 	return more && from_pool(pool, cache, class, count, align, unit);
 }
 
-bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
+bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t *class,
 			 uint32_t count, uint32_t align, uint32_t *unit)
 {
-	if (from_pool(pool, cache, class, count, align, unit) ||
-	    from_pool_hard(pool, cache, class, count, align, unit))
+	if (from_pool(pool, cache, *class, count, align, unit) ||
+	    from_pool_hard(pool, cache, *class, count, align, unit))
 		return true;
+	/* Slabs of most classes are longer than a granule; one of those may still be there. */
+	if (*class < SLUICE_POOL_CLASSES) {
+		*class = SLUICE_POOL_CLASSES;
+		if (from_pool(pool, cache, *class, 1, 1, unit))
+			return true;
+	}
 	sluice_count(&pool->full, 1);
 	return false;
 }
@@ -266,19 +276,68 @@ void sluice_cache_empty_all(struct sluice_pool *pool)
 	(void)reclaim(pool);
 }
 
+/* Give back the older half of each stack. Each in a lock of its own, so that nobody waits for long. */
+static void halve(struct sluice_pool *pool, struct sluice_cache *cache)
+{
+	for (uint32_t kind = 0; kind < CACHE_KINDS; kind++) {
+		unsigned long flags = sluice_lock(&cache->lock);
+
+		give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);
+		sluice_unlock(&cache->lock, flags);
+	}
+}
+
+uint64_t sluice_pool_trim(struct sluice_pool *pool)
+{
+	struct sluice_pool_stats stats;
+	unsigned long flags;
+
+	for (uint32_t i = 0; i < pool->n_caches; i++) {
+		if (sluice_load_u32(&pool->caches[i]->held))
+			halve(pool, pool->caches[i]);
+	}
+	(void)reclaim(pool);
+	/*
+	 * Before looking: whoever takes something from the pool after this says so, and what was taken
+	 * before is seen.
+	 */
+	flags = sluice_lock(&pool->lock);
+	pool->idle = true;
+	sluice_unlock(&pool->lock, flags);
+	sluice_zero(&stats, sizeof(stats));
+	sluice_cache_add_stats(pool, &stats);
+	if (stats.used + stats.cached) {
+		flags = sluice_lock(&pool->lock);
+		pool->idle = false;
+		sluice_unlock(&pool->lock, flags);
+	}
+	return stats.used + stats.cached;
+}
+
 void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *stats)
 {
 	uint64_t taken = 0, given = 0;
 
+	/*
+	 * First what was given back, everywhere: a slot that goes from one cache's count to
+	 * another's meanwhile has then been counted as taken, too. The locks see to it that what
+	 * happened before is seen.
+	 */
 	for (uint32_t i = 0; i < pool->n_caches; i++) {
 		struct sluice_cache *cache = pool->caches[i];
 		unsigned long flags = sluice_lock(&cache->lock);
 
 		stats->cached += (uint64_t)cache->held << SLUICE_UNIT_SHIFT;
+		given += cache->bytes_given;
+		sluice_unlock(&cache->lock, flags);
+	}
+	for (uint32_t i = 0; i < pool->n_caches; i++) {
+		struct sluice_cache *cache = pool->caches[i];
+		unsigned long flags = sluice_lock(&cache->lock);
+
 		stats->allocs += cache->allocs;
 		stats->cache_hits += cache->hits;
 		taken += cache->bytes_taken;
-		given += cache->bytes_given;
 		sluice_unlock(&cache->lock, flags);
 	}
 	stats->used = taken - given;

@@ -23,10 +23,10 @@ struct sluice_cache {
 	uint32_t stack[CACHE_KINDS][DEPTH_MAX]; /* unit numbers */
 };
 
-/* cache.c: what happens rarely. */
+/* cache.c: what happens rarely. refill sets class to SLUICE_POOL_CLASSES if it is a granule instead. */
 struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_t *index,
 					       unsigned long *flags);
-bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
+bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t *class,
 			 uint32_t count, uint32_t align, uint32_t *unit);
 void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
 			    uint32_t kind);
@@ -84,8 +84,15 @@ static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cach
 		unit = cache->stack[kind][--cache->height[kind]];
 		sluice_store_u32(&cache->held, cache->held - kind_units(kind));
 		cache->hits++;
-	} else if (!sluice_cache_refill(pool, cache, class, count, align, &unit)) {
-		return -ENOSPC;
+	} else {
+		uint32_t from = class;
+
+		if (!sluice_cache_refill(pool, cache, &from, count, align, &unit))
+			return -ENOSPC;
+		if (from != class) {
+			kind = from;
+			bytes = SLUICE_GRANULE_BYTES;
+		}
 	}
 	(void)slot_at(pool, unit, kind, bytes, slot);
 	sluice_store_u32(&slot->record->tag, 0);

@@ -30,6 +30,7 @@
 #define UNITS	    (SLUICE_CHUNK_BYTES >> SLUICE_UNIT_SHIFT)
 #define CHUNK_INDEX (SLUICE_CHUNK_SHIFT - SLUICE_GRANULE_SHIFT) /* granule number to chunk */
 #define MAX_CHUNKS  2048u
+#define MAX_WINDOW  524288u /* chunks; its units have numbers of 32 bits */
 #define MAX_CACHES  4096u
 #define CACHE_SHARE 16u /* of the pool, that all caches together may hold */
 #define TAG_FREE    4u	/* record of a slot that waits in a cache or is free in a slab */
@@ -55,10 +56,12 @@ struct sluice_granule {
 
 struct sluice_chunk {
 	uint8_t *cpu;
-	uint32_t granules; /* 512, or fewer in a short chunk */
-	uint32_t joined;   /* 1 if joined to the chunk before */
-	uint32_t free;	   /* granules in free runs */
-	uint32_t lead;	   /* the run that reaches in from the chunk before: number + 1, or 0 */
+	uint32_t granules;     /* 512, or fewer in a short chunk */
+	uint32_t joined;       /* 1 if joined to the chunk before */
+	uint32_t free;	       /* granules in free runs */
+	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
+	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
+	uint32_t rank;	       /* of those that are there; by it the zones are made */
 	uint64_t heads[GRANULES / 64];
 	struct sluice_granule granule[GRANULES];
 	struct sluice_record record[UNITS];
@@ -93,6 +96,11 @@ static inline struct sluice_chunk *chunk_of(const struct sluice_pool *pool, uint
 static inline struct sluice_granule *granule_of(const struct sluice_pool *pool, uint32_t g)
 {
 	return &chunk_of(pool, g)->granule[g % GRANULES];
+}
+
+static inline uint32_t zone_of(const struct sluice_pool *pool, uint32_t g)
+{
+	return (chunk_of(pool, g)->rank << CHUNK_INDEX | g % GRANULES) >> pool->zone_shift;
 }
 
 static inline uint64_t granule_dev(const struct sluice_pool *pool, uint32_t g)
@@ -285,7 +293,7 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 /* As sluice_pool_want(), under the lock. */
 int32_t sluice_pool_wanted(const struct sluice_pool *pool);
 
-/* Note whether the pool runs low, after free_granules or the pool's size has changed. Locked. */
+/* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);
 
 static inline uint32_t kind_bytes(uint32_t kind)

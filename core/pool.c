@@ -17,8 +17,11 @@ size_t sluice_chunk_size(void)
 
 int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *config)
 {
-	if (config->max_chunks == 0 || config->max_chunks > MAX_CHUNKS || config->n_caches == 0 ||
-	    config->n_caches > MAX_CACHES || config->dev % SLUICE_GRANULE_BYTES)
+	uint32_t most = config->max_present ? config->max_present : config->max_chunks;
+
+	if (config->max_chunks == 0 || config->max_chunks > MAX_WINDOW || most > MAX_CHUNKS ||
+	    most > config->max_chunks || config->n_caches == 0 || config->n_caches > MAX_CACHES ||
+	    config->dev % SLUICE_GRANULE_BYTES)
 		return -EINVAL;
 	if (config->dev > UINT64_MAX - ((uint64_t)config->max_chunks << SLUICE_CHUNK_SHIFT))
 		return -EINVAL;
@@ -28,12 +31,15 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	pool->dev = config->dev;
 	pool->chunks = config->chunks;
 	pool->max_chunks = config->max_chunks;
+	pool->max_present = most;
+	/* In a window of which every chunk may be there, a chunk's rank is its place. */
+	pool->sparse = most < config->max_chunks;
 	pool->caches = config->caches;
 	pool->n_caches = config->n_caches;
 	pool->grow = config->grow;
 	pool->space = config->space;
 	pool->context = config->context;
-	while ((uint64_t)pool->max_chunks << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
+	while ((uint64_t)pool->max_present << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
 		pool->zone_shift++;
 	for (uint32_t c = 0; c < pool->max_chunks; c++)
 		pool->chunks[c] = NULL;
@@ -43,22 +49,54 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	return 0;
 }
 
-static bool can_join(const struct sluice_chunk *first, const struct sluice_chunk *second)
+/*
+ * No run reaches across a multiple of 4 GiB, so that none crosses the segment boundary that nearly all
+ * devices have.
+ */
+static bool can_join(const struct sluice_pool *pool, const struct sluice_chunk *first, uint64_t c)
 {
-	return first->granules == GRANULES && first->cpu + SLUICE_CHUNK_BYTES == second->cpu;
+	const struct sluice_chunk *second = pool->chunks[c];
+
+	return first->granules == GRANULES && first->cpu + SLUICE_CHUNK_BYTES == second->cpu &&
+	       (uint32_t)granule_dev(pool, (uint32_t)c << CHUNK_INDEX) != 0;
+}
+
+static struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint32_t c)
+{
+	return pool->chunks[c];
+}
+
+/* The lowest rank that no chunk has. There is one. */
+static uint32_t take_rank(struct sluice_pool *pool, uint32_t c)
+{
+	uint32_t word = c / 64;
+
+	if (pool->sparse) {
+		for (word = 0; !~pool->ranks[word]; word++)
+			continue;
+		c = word * 64 + (uint32_t)__builtin_ctzll(~pool->ranks[word]);
+	}
+	pool->ranks[word] |= UINT64_C(1) << c % 64;
+	return c;
 }
 
 /* The longest stretch of joined chunks, in granules. */
 static uint32_t longest_span(const struct sluice_pool *pool)
 {
-	uint32_t longest = 0, span = 0;
+	uint32_t longest = 0;
 
-	for (uint32_t c = 0; c < pool->max_chunks; c++) {
-		const struct sluice_chunk *chunk = pool->chunks[c];
+	/* Each stretch from its first chunk on: no chunk is looked at more than twice. */
+	for (uint32_t link = pool->present; link; link = chunk_at(pool, link - 1)->next_present) {
+		const struct sluice_chunk *chunk = chunk_at(pool, link - 1);
+		uint32_t c = link - 1, span = 0;
 
-		if (!chunk)
+		if (chunk->joined)
 			continue;
-		span = chunk->joined ? span + chunk->granules : chunk->granules;
+		do {
+			span += chunk->granules;
+			c++;
+			chunk = c < pool->max_chunks ? pool->chunks[c] : NULL;
+		} while (chunk && chunk->joined);
 		if (span > longest)
 			longest = span;
 	}
@@ -92,20 +130,28 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 		return -EINVAL;
 	if (pool->chunks[c])
 		return -EBUSY;
+	if (pool->n_chunks == pool->max_present)
+		return -ENOSPC;
 
 	sluice_zero(meta, sizeof(*meta));
 	sluice_zero(cpu, size);
 	meta->cpu = cpu;
 	meta->granules = size >> SLUICE_GRANULE_SHIFT;
+	/* Not 0, which says that a slot is held: a run is marked a moment before its slot is taken. */
+	for (uint32_t unit = 0; unit < UNITS; unit++)
+		meta->record[unit].tag = TAG_FREE;
 
 	flags = sluice_lock(&pool->lock);
-	if (c > 0 && pool->chunks[c - 1])
-		meta->joined = can_join(pool->chunks[c - 1], meta);
+	meta->rank = take_rank(pool, (uint32_t)c);
+	meta->next_present = pool->present;
+	pool->present = (uint32_t)c + 1;
 	/* Release: whoever finds the chunk without the lock finds it filled in. */
 	sluice_store_release_ptr((void **)&pool->chunks[c], meta);
+	if (c > 0 && pool->chunks[c - 1])
+		meta->joined = can_join(pool, pool->chunks[c - 1], c);
 	after = c + 1 < pool->max_chunks ? pool->chunks[c + 1] : NULL;
 	if (after)
-		after->joined = can_join(meta, after);
+		after->joined = can_join(pool, meta, c + 1);
 	sluice_runs_insert(pool, (uint32_t)c << CHUNK_INDEX, meta->granules);
 	pool->n_chunks++;
 	resized(pool, pool->stats.bytes + size);
@@ -117,22 +163,29 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 		       uint64_t *dev)
 {
 	unsigned long flags;
-	uint32_t c;
+	uint32_t c, link, found = 0, *before;
 
 	sluice_cache_empty_all(pool);
 	flags = sluice_lock(&pool->lock);
-	for (c = pool->max_chunks; c-- > 0;) {
-		if (pool->chunks[c] && pool->chunks[c]->free == GRANULES)
-			break;
+	/* The highest that is all free. */
+	for (link = pool->present; link; link = chunk_at(pool, link - 1)->next_present) {
+		if (chunk_at(pool, link - 1)->free == GRANULES && link > found)
+			found = link;
 	}
-	if (c == UINT32_MAX) {
+	if (!found) {
 		sluice_unlock(&pool->lock, flags);
 		return -EBUSY;
 	}
+	c = found - 1;
 	*meta = pool->chunks[c];
 	*cpu = (*meta)->cpu;
 	*dev = granule_dev(pool, c << CHUNK_INDEX);
 	sluice_runs_withdraw(pool, c);
+	pool->ranks[(*meta)->rank / 64] &= ~(UINT64_C(1) << (*meta)->rank % 64);
+	before = &pool->present;
+	while (*before != found)
+		before = &chunk_at(pool, *before - 1)->next_present;
+	*before = (*meta)->next_present;
 	sluice_store_release_ptr((void **)&pool->chunks[c], NULL);
 	if (c + 1 < pool->max_chunks && pool->chunks[c + 1])
 		pool->chunks[c + 1]->joined = 0;
@@ -151,7 +204,7 @@ int32_t sluice_pool_wanted(const struct sluice_pool *pool)
 		low = GRANULES;
 	if (pool->free_granules < low) {
 		want = (int32_t)((2 * low - pool->free_granules + GRANULES - 1) / GRANULES);
-		room = pool->max_chunks - pool->n_chunks;
+		room = pool->max_present - pool->n_chunks;
 		return (uint64_t)want > room ? (int32_t)room : want;
 	}
 	/* Half as much again as growing aims at stays, so that the two do not take turns. */
@@ -173,9 +226,10 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
 	uint64_t granules = pool->stats.bytes >> SLUICE_GRANULE_SHIFT;
+	bool few = pool->free_granules < granules / (pool->low ? 4 : 8);
 
 	/* Twice the room to leave the state as to enter it, so that it does not flicker. */
-	sluice_store_u32(&pool->low, pool->free_granules < granules / (pool->low ? 4 : 8));
+	sluice_store_u32(&pool->low, few || pool->turn_first);
 }
 
 int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
@@ -212,6 +266,8 @@ int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
 		sluice_count(&pool->refused, 1);
 		return -EINVAL;
 	}
+	/* Only now it cannot change any more: before, it may have been a slot of another kind. */
+	(void)find_slot(pool, dev, &slot);
 	cache = cache_lock(pool, &index, &flags);
 	cache_give(pool, cache, &slot);
 	cache_unlock(cache, flags);

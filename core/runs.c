@@ -62,7 +62,7 @@ static uint32_t bin_at(uint32_t row, uint32_t shelf)
 static void run_link(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	uint32_t row = row_of(count), shelf = shelf_of(count, row), bin = bin_at(row, shelf);
-	uint32_t zone = g >> pool->zone_shift, *list = &pool->runs[bin][zone];
+	uint32_t zone = zone_of(pool, g), *list = &pool->runs[bin][zone];
 	struct sluice_granule *granule = granule_of(pool, g);
 	uint64_t bit = UINT64_C(1) << zone;
 
@@ -99,7 +99,7 @@ static void forget_zone(struct sluice_pool *pool, uint32_t row, uint32_t shelf, 
 static void run_unlink(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	uint32_t row = row_of(count), shelf = shelf_of(count, row), bin = bin_at(row, shelf);
-	uint32_t zone = g >> pool->zone_shift, *list = &pool->runs[bin][zone];
+	uint32_t zone = zone_of(pool, g), *list = &pool->runs[bin][zone];
 	struct sluice_granule *granule = granule_of(pool, g);
 
 	if (granule->next)

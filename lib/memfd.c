@@ -5,6 +5,7 @@
  * Theory of operation: see sluice/memfd.h.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -72,7 +73,8 @@ static void say_space(void *context)
 
 	/* Release: a waiter that sees the new count finds the slot. */
 	__atomic_add_fetch(&memfd->space, 1, __ATOMIC_RELEASE);
-	syscall(SYS_futex, &memfd->space, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	/* All of them: whose turn it is only the pool knows. */
+	syscall(SYS_futex, &memfd->space, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 /* The private memory of a pool of that many chunks. */
@@ -118,13 +120,11 @@ static int create(const char *name, uint64_t size, uint64_t max, uint64_t dev,
 	config.caches = memfd->caches;
 	config.space = say_space;
 	config.context = memfd;
-	if (max > size) {
-		memfd->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		ret = -errno;
-		if (memfd->wake_fd < 0)
-			goto fail;
-		config.grow = wake;
-	}
+	memfd->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = -errno;
+	if (memfd->wake_fd < 0)
+		goto fail;
+	config.grow = wake;
 	ret = open_sealed(name, max);
 	if (ret < 0)
 		goto fail;
@@ -232,12 +232,24 @@ static int shrink(struct sluice_memfd *memfd, int32_t surplus)
 	return removed;
 }
 
+static void trim(struct sluice_memfd *memfd)
+{
+	uint64_t now = now_ms(), count;
+
+	if (read(memfd->wake_fd, &count, sizeof(count)) > 0)
+		memfd->kept = 1; /* at least: it has been asked for something */
+	if (memfd->trimmed && now - memfd->trimmed < SLUICE_TRIM_MS)
+		return;
+	memfd->kept = sluice_pool_trim(&memfd->pool);
+	memfd->trimmed = now;
+}
+
 int sluice_memfd_balance(struct sluice_memfd *memfd)
 {
-	int32_t want = sluice_pool_want(&memfd->pool);
-	uint64_t count;
+	int32_t want;
 
-	(void)!read(memfd->wake_fd, &count, sizeof(count));
+	trim(memfd);
+	want = sluice_pool_want(&memfd->pool);
 	if (want > 0) {
 		memfd->surplus_since = 0;
 		return grow(memfd, want);
@@ -269,8 +281,8 @@ static void *balance_loop(void *arg)
 
 	while (!fds[1].revents) {
 		(void)sluice_memfd_balance(memfd);
-		/* Nobody says when a grown pool falls idle. One of its first size needs no look. */
-		(void)poll(fds, 2, has_grown(memfd) ? 1000 : -1);
+		/* Nobody says when a pool falls idle. One that is as at first needs no look. */
+		(void)poll(fds, 2, memfd->kept || has_grown(memfd) ? SLUICE_TRIM_MS : -1);
 	}
 	return NULL;
 }
@@ -280,7 +292,7 @@ int sluice_memfd_start(struct sluice_memfd *memfd)
 	pthread_t thread;
 	int ret;
 
-	if (memfd->wake_fd < 0 || memfd->stop_fd >= 0)
+	if (memfd->stop_fd >= 0)
 		return -EINVAL;
 	memfd->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (memfd->stop_fd < 0)

@@ -215,6 +215,7 @@ static void forget(struct sluice_device *sd)
 	hash_del_rcu(&sd->node);
 	sluice_debugfs_remove(sd);
 	synchronize_rcu();
+	sluice_dma_close(&sd->dma);
 	if (atomic_read(&sd->live)) {
 		/* Its id is not given out again: those slots still bear it. */
 		set_dma_ops(&sd->pdev->dev, NULL);
@@ -441,6 +442,7 @@ void sluice_devices_stop(void)
 	{
 		hash_del(&sd->node);
 		sluice_debugfs_remove(sd);
+		sluice_dma_close(&sd->dma);
 		pci_dev_put(sd->pdev);
 		kvfree(sd);
 	}

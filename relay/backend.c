@@ -55,6 +55,30 @@ void backend_close(struct relay *r)
 	}
 }
 
+/*
+ * A backend that leaves whenever it is given the rings is most likely given a request that it cannot
+ * serve, and it will be given it again: there is no hurry, and somebody has to be told.
+ */
+static void leaves_at_once(struct relay *r)
+{
+	struct backend *be = &r->be;
+
+	if (relay_now_ms() - be->came >= RETRY_MOST) {
+		be->left_at_once = 0;
+		return;
+	}
+	if (++be->left_at_once < LEAVES_AT_ONCE)
+		return;
+	be->retry = RETRY_MOST;
+	if (be->left_at_once == LEAVES_AT_ONCE)
+		relay_log_peer("the backend has left %d times running as soon as it had come: see "
+			       "its own log. If that speaks of addresses, descriptors or buffers, "
+			       "the guest has put some outside the shared memory: is sluice.ko in "
+			       "charge of this device (or all of swiotlb in a shared file)? Trying "
+			       "again once a second",
+			       be->left_at_once);
+}
+
 void backend_lost(struct relay *r, const char *why)
 {
 	if (r->be.fd < 0)
@@ -67,6 +91,7 @@ void backend_lost(struct relay *r, const char *why)
 	r->be.missed = true;
 	if (!r->be.retry)
 		r->be.retry = RETRY_FIRST;
+	leaves_at_once(r);
 	r->be.retry_at = relay_now_ms() + r->be.retry;
 }
 
@@ -370,6 +395,7 @@ int backend_connect(struct relay *r)
 		relay_log_peer("the backend is there");
 	be->missed = be->unfit = false;
 	be->retry = 0;
+	be->came = relay_now_ms();
 	return 0;
 }
 

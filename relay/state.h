@@ -24,12 +24,13 @@
 #include "vu.h"
 
 /* How long a peer may take, in milliseconds. */
-#define WAIT_MESSAGE 10000 /* to finish a message, to make room for one, to answer a request */
-#define WAIT_DRAIN   30000 /* for a backend to finish its requests when a ring is stopped */
-#define WAIT_BACKEND 10000 /* for a backend that is not there, when its answer is needed */
-#define WAIT_CHANNEL 1000  /* to finish a request on the backend's own channel */
-#define RETRY_FIRST  50	   /* between attempts to connect to a backend that has left: doubling */
-#define RETRY_MOST   1000
+#define WAIT_MESSAGE   10000 /* to finish a message, to make room for one, to answer a request */
+#define WAIT_DRAIN     30000 /* for a backend to finish its requests when a ring is stopped */
+#define WAIT_BACKEND   10000 /* for a backend that is not there, when its answer is needed */
+#define WAIT_CHANNEL   1000  /* to finish a request on the backend's own channel */
+#define RETRY_FIRST    50    /* between attempts to connect to a backend that has left: doubling */
+#define RETRY_MOST     1000
+#define LEAVES_AT_ONCE 5 /* times running that a backend may leave as soon as it has come */
 
 /* The front-end's side. */
 struct frontend {
@@ -58,6 +59,8 @@ struct backend {
 	bool missed;	  /* that it is away has been said */
 	bool unfit;	  /* that it cannot be used has been said */
 	int retry;	  /* milliseconds to the next attempt */
+	int left_at_once; /* times running */
+	int64_t came;	  /* when it was connected to last */
 	int64_t retry_at;
 };
 

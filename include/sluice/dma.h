@@ -22,6 +22,27 @@
  * BUSY in one atomic step, so of two unmaps of one address exactly one goes on and the other is
  * refused; nothing that a buggy driver or a device does makes the layer touch memory that is not
  * mapped (G4).
+ *
+ * Fairness (G5)
+ *   A map that finds no room puts its device into the pool's queue until it has mapped as much as
+ *   it asked for then. Until SLUICE_TURN_PASSES mappings of others have been made meanwhile, all
+ *   compete for the room that there is. From then on, a further try of that device is met, or it
+ *   insists: until it is met, nobody else maps but those before it in the queue, and whoever
+ *   leaves enough room for all who insist. All others get -ENOSPC and wait in turn. So a request
+ *   that the pool could hold if everything mapped through this layer were unmapped is passed by at
+ *   most
+ *
+ *	SLUICE_TURN_PASSES + (devices that wait - 1) * SLUICE_TURN_SMALL + CPUs * tries
+ *
+ *   mappings between its first try and the last that is in vain, if its driver comes again after
+ *   each failure and if other mappings end. The middle term is one mapping (or list) for each of
+ *   the others if they ask again for what they failed to get, which is what drivers do; the last
+ *   one is what is just being mapped at each try since it insists. A turn ends in vain if
+ *   SLUICE_TURN_SILENCE tries of others fail while nothing is given back; the device's counter
+ *   "lapsed" says so. While no device waits, all this costs a load and a branch.
+ *
+ *   What is not promised: room beside mappings that never end (coherent memory, receive buffers of an
+ *   idle network). Whoever must be independent of those has a pool of its own.
  */
 #ifndef SLUICE_DMA_H
 #define SLUICE_DMA_H
@@ -41,21 +62,35 @@ enum sluice_dir {
 
 #define SLUICE_HISTOGRAM 24 /* bucket i counts lengths in (2^(i-1), 2^i]; the last, all above */
 
+/*
+ * A device that found no room is passed by this many mappings of others at most before its turn
+ * comes; and its turn ends when so many others have been turned away since anything was given back,
+ * or it has made so many mappings that were not what it waited for.
+ */
+#define SLUICE_TURN_PASSES  256u
+#define SLUICE_TURN_SILENCE 1024u
+#define SLUICE_TURN_SMALL   1024u
+#define SLUICE_TURN_FORGET  65536u /* mappings, and a device that has not tried again is forgotten */
+
 struct sluice_dma_stats {
-	uint64_t maps;	     /* mappings made */
-	uint64_t unmaps;     /* mappings ended */
-	uint64_t bytes_to;   /* copied towards the device */
-	uint64_t bytes_from; /* copied back */
-	uint64_t scrubbed;   /* bytes cleared at unmap */
-	uint64_t syncs;	     /* sync calls that copied */
-	uint64_t allocs;     /* coherent allocations made */
-	uint64_t frees;	     /* coherent allocations ended */
-	uint64_t coherent;   /* bytes of coherent memory now */
-	uint64_t full;	     /* mappings refused because the pool was full */
-	uint64_t refused;    /* calls refused because they made no sense (see sluice_dma_unmap) */
-	uint64_t overruns;   /* mappings beside which the device wrote (only with guard) */
+	uint64_t maps;		 /* mappings made */
+	uint64_t unmaps;	 /* mappings ended */
+	uint64_t bytes_to;	 /* copied towards the device */
+	uint64_t bytes_from;	 /* copied back */
+	uint64_t scrubbed;	 /* bytes cleared at unmap */
+	uint64_t syncs;		 /* sync calls that copied */
+	uint64_t allocs;	 /* coherent allocations made */
+	uint64_t frees;		 /* coherent allocations ended */
+	uint64_t coherent;	 /* bytes of coherent memory now */
+	uint64_t coherent_freed; /* bytes of coherent memory that has been given back */
+	uint64_t full;	 /* mappings refused because the pool was full, or for another's turn */
+	uint64_t waited; /* times that it began to wait for its turn */
+	uint64_t turned_away; /* of full, those for another's turn */
+	uint64_t lapsed;      /* turns of its own that came to nothing */
+	uint64_t refused;     /* calls refused because they made no sense (see sluice_dma_unmap) */
+	uint64_t overruns;    /* mappings beside which the device wrote (only with guard) */
 	uint64_t sizes[SLUICE_HISTOGRAM];
-	uint64_t padding[5]; /* to a multiple of 64: one for each cache, none shares a line */
+	uint64_t padding[1]; /* to a multiple of 64: one for each cache, none shares a line */
 };
 
 /* One device. The caller owns the memory; fields are set by sluice_dma_init(). */
@@ -72,6 +107,15 @@ struct sluice_dma {
 	bool guard;
 	uint16_t id;
 	struct sluice_dma_stats *stats; /* one for each of the pool's caches */
+	struct {
+		struct sluice_dma *prev, *next;
+		uint64_t wants;	 /* bytes that it waits for; 0 if it does not */
+		uint64_t ticket; /* the pool's passes when it began to */
+		uint64_t tried;	 /* and when it last tried in vain */
+		uint64_t waits, turned_away, lapses;
+		uint32_t in_vain; /* turns in a row that came to nothing, up to a limit */
+		bool insists;	  /* has waited for long enough */
+	} turn;			  /* the pool's: see core/turn.c */
 };
 
 /* An element of a scatter list. The caller fills in the first two, map_sg the others. */
@@ -97,6 +141,18 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
 				struct sluice_dma_stats *stats);
 
 /**
+ * sluice_dma_close - forget a device, or that it waits
+ * @dma: the device; what is mapped stays mapped
+ *
+ * A device that found no room stands in the pool's queue, by its address. So this has to be called
+ * when nobody maps through @dma any more, before its memory is used for anything else. Also for a
+ * device that goes on, when its driver gives up what did not fit: then nobody waits for it any longer.
+ *
+ * Context: any.
+ */
+SLUICE_API void sluice_dma_close(struct sluice_dma *dma);
+
+/**
  * sluice_dma_map - hand a buffer to the device
  * @dma:  the device
  * @orig: the buffer, named as sluice_orig() understands it
@@ -107,7 +163,8 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
  * The device address is a multiple of 256 where min_align_mask does not say otherwise, of 512 if
  * @len is, and of 4096 from 3585 bytes on.
  *
- * Return: 0; -ENOSPC if the pool is full: try again when something has been unmapped; -E2BIG if it
+ * Return: 0; -ENOSPC if the pool is full, or another device's turn
+ * has come (see Fairness): try again when something has been unmapped, or a little later; -E2BIG if it
  * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, for a
  * min_align_mask that is not one less than a power of two or is above 4095, and for a length that
  * no place inside one segment has room for.
@@ -184,6 +241,20 @@ SLUICE_API int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_s
 				   enum sluice_dir dir, uint32_t flags);
 
 /**
+ * sluice_dma_list_done - say that a list of mappings which belong together is complete, or failed
+ * @dma:   the device
+ * @bytes: of all its elements
+ * @ret:   0 if all have been mapped; -ENOSPC if one found no room and the others have been unmapped
+ *
+ * For callers that map the elements of a list one by one, each by sluice_dma_map(), and need all of
+ * them or none: the device then waits for room for the whole list, and not for the first element
+ * that did not fit. sluice_dma_map_sg() does this by itself. Any other @ret does nothing.
+ *
+ * Context: any, hard interrupts too.
+ */
+SLUICE_API void sluice_dma_list_done(struct sluice_dma *dma, uint64_t bytes, int ret);
+
+/**
  * sluice_dma_alloc - memory that driver and device use at the same time (rings)
  * @dma:  the device
  * @len:  bytes, 1 to UINT32_MAX
@@ -223,14 +294,16 @@ SLUICE_API uint64_t sluice_dma_max_mapping(struct sluice_dma *dma);
 /**
  * sluice_dma_get_stats - the device's counters, summed up
  *
- * Context: any; a snapshot of counters that go on meanwhile.
+ * No mapping is counted as ended that is not counted as made.
+ *
+ * Context: any. Takes the lock of each cache, twice, and the pool's, for a bounded time each.
  */
 SLUICE_API void sluice_dma_get_stats(struct sluice_dma *dma, struct sluice_dma_stats *sum);
 
 /**
  * sluice_dma_live - how many mappings and coherent allocations there are now
  *
- * Context: any; a snapshot.
+ * Context: as sluice_dma_get_stats().
  */
 SLUICE_API uint64_t sluice_dma_live(struct sluice_dma *dma);
 

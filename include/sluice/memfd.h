@@ -11,9 +11,10 @@
  *
  * The pool may grow: the file then has its largest size from the start, because whoever has mapped
  * it should not have to map it again, but only the chunks that are in the pool have memory behind
- * them. Growing puts a chunk in; shrinking takes one out and punches its pages out of the file. Both
- * happen in sluice_memfd_balance(), called from the program's own loop whenever wake_fd becomes
- * readable and once in a while, or from a thread that sluice_memfd_start() makes.
+ * them. Growing puts a chunk in; shrinking takes one out and punches its pages out of the file. Both,
+ * and giving back what caches keep after a load (sluice_pool_trim()), happen in
+ * sluice_memfd_balance(), called from the program's own loop whenever wake_fd becomes readable and
+ * once in a while, or from a thread that sluice_memfd_start() makes.
  */
 #ifndef SLUICE_MEMFD_H
 #define SLUICE_MEMFD_H
@@ -30,10 +31,12 @@ struct sluice_memfd {
 	void *chunk_memory;
 	void *cache_memory;
 	int fd;	     /* to be handed to the device's side; stays the library's */
-	int wake_fd; /* readable when the pool wants to grow; -1 if it cannot */
+	int wake_fd; /* readable when the pool wants to be balanced */
 	uint64_t size_min;
 	uint32_t space;		/* counts the times that there may have been space; a futex */
 	uint64_t surplus_since; /* ms; 0 if there is none */
+	uint64_t trimmed;	/* ms; when that was last done */
+	uint64_t kept;		/* bytes in use or in caches then */
 	int stop_fd;		/* ends the thread; -1 if there is none */
 	unsigned long thread;
 };
@@ -63,24 +66,28 @@ SLUICE_API int sluice_memfd_create_growing(const char *name, uint64_t size, uint
 					   uint64_t dev, struct sluice_memfd **out);
 
 /**
- * sluice_memfd_balance - grow or shrink the pool as far as it wants now
- * @memfd: a growing pool
+ * sluice_memfd_balance - grow, shrink or trim the pool as far as it wants now
+ * @memfd: the pool
  *
  * Growing is done at once. A chunk that can be done without is taken out when that has been so in
- * every call for SLUICE_QUIET_MS.
+ * every call for SLUICE_QUIET_MS. Caches are trimmed once in SLUICE_TRIM_MS: six times, and they are
+ * empty.
  *
  * Return: chunks added if positive, removed if negative; -ENOMEM is never among them: a pool that
  * cannot grow stays as it is, and its callers see -ENOSPC.
  * Context: may sleep. One caller at a time.
  */
 #define SLUICE_QUIET_MS 5000
+#define SLUICE_TRIM_MS	1000
 SLUICE_API int sluice_memfd_balance(struct sluice_memfd *memfd);
 
 /**
  * sluice_memfd_start - have a thread balance the pool until it is destroyed
- * @memfd: a growing pool; nobody else calls sluice_memfd_balance() from now on
+ * @memfd: the pool; nobody else calls sluice_memfd_balance() from now on
  *
- * Return: 0, or the negative errno of what failed.
+ * It sleeps as long as the pool is unused.
+ *
+ * Return: 0; -EINVAL if there is a thread; or the negative errno of what failed.
  */
 SLUICE_API int sluice_memfd_start(struct sluice_memfd *memfd);
 
@@ -90,7 +97,13 @@ SLUICE_API int sluice_memfd_start(struct sluice_memfd *memfd);
  * @timeout_ms: how long at most, in milliseconds
  *
  * All else as for sluice_dma_map(), whose -ENOSPC now means that there was no space all that time.
- * Who waits is not in a queue: whoever comes first when there is space has it.
+ * The devices of a pool wait in turn (sluice/dma.h, Fairness); threads of one device have its turn
+ * together, and whoever of them comes first has what there is.
+ *
+ * Whoever waits while he himself holds mappings that nobody ends meanwhile (the same thread would, say,
+ * or the device is not told of them before the list is complete) may wait for himself, and two who
+ * do may wait for each other, for as long as the timeout says. Unmap them first, as
+ * sluice_dma_map_sg() does with a list that does not fit as a whole.
  *
  * Context: may sleep. Not from a signal handler.
  */

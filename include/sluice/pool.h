@@ -59,6 +59,8 @@
 /* Private data of one chunk. Opaque; sluice_chunk_size() bytes, aligned to 64. */
 struct sluice_chunk;
 
+struct sluice_dma;
+
 /* Private data of one CPU's cache. Opaque; sluice_cache_size() bytes, aligned to 64. */
 struct sluice_cache;
 
@@ -80,7 +82,7 @@ struct sluice_slot {
 struct sluice_pool_stats {
 	uint64_t bytes;	     /* in all chunks */
 	uint64_t used;	     /* in slots that are handed out, as slots count, not payload */
-	uint64_t used_max;   /* the most that used and cached together have been */
+	uint64_t used_max;   /* the most that was in runs: used, cached, and free slots of slabs */
 	uint64_t cached;     /* in slots that wait in a cache */
 	uint64_t slabs;	     /* bytes in slabs, used or not */
 	uint64_t allocs;     /* slots handed out */
@@ -99,17 +101,20 @@ struct sluice_pool {
 	struct sluice_cache **caches;
 	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
+	uint32_t max_present; /* of them may be there at a time */
 	uint32_t n_caches;
 	uint32_t zone_shift;  /* granule number to zone */
 	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 	uint32_t cache_limit; /* units that one cache may hold */
-	uint32_t low;	      /* 1 while the pool runs low: nothing is cached */
+	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
+	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
 
 	/* Without a lock. */
 	uint64_t refused;
 	uint64_t full;
 	uint64_t waited;
 	uint32_t waiters; /* who want to hear of space */
+	uint32_t swept;	  /* the cache that is emptied next when there is no room */
 
 	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
 	struct sluice_lock lock __attribute__((aligned(64)));
@@ -122,7 +127,18 @@ struct sluice_pool {
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
 	uint32_t n_chunks;
-	bool asked; /* grow() has been called and sluice_pool_want() not yet */
+	uint32_t present;   /* a list of all chunks that are there: number + 1 */
+	bool sparse;	    /* the window has room for more chunks than may be there */
+	uint64_t ranks[32]; /* which ranks chunks have */
+	bool asked;	    /* grow() has been called and sluice_pool_want() not yet */
+	bool idle; /* sluice_pool_trim() has found nothing, and nothing has been taken since */
+	uint32_t silence; /* turned away since anything was given back, or the first is first */
+	uint32_t small;	  /* mappings of the first in its turn, not what it waits for */
+
+	uint64_t passes;			   /* mappings made while any device waited */
+	uint64_t insisted;			   /* bytes that those who insist wait for */
+	struct sluice_dma *turn_first, *turn_last; /* who waits */
+	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
 	void (*space)(void *context);
 	void *context;
@@ -134,12 +150,19 @@ struct sluice_pool_config {
 	const char *name;	      /* for messages */
 	uint64_t dev;		      /* device address at which the window starts */
 	struct sluice_chunk **chunks; /* array of max_chunks */
-	uint32_t max_chunks;	      /* how many chunks the window has, 1 to 2048 (4 GiB) */
+	uint32_t max_chunks; /* how many chunks the window has room for, up to 524288 (1 TiB) */
+	/*
+	 * How many of them may be there at a time, at most 2048 (4 GiB) and no more than max_chunks; 0 for
+	 * all. Where chunks are found wherever there is memory, the window is all that devices reach, at
+	 * the price of 8 bytes in chunks[] for each 2 MiB of it; a lookup costs the same.
+	 */
+	uint32_t max_present;
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
 	/*
-	 * NULL, or called when the pool should get more chunks, once until sluice_pool_want() is
-	 * called. From inside a call that allocates, in its context and with a cache's lock held:
+	 * NULL, or called when somebody should look after the pool: when it should get more chunks,
+	 * once until sluice_pool_want() is called, and when it is used again after
+	 * sluice_pool_trim() has found it unused. From inside a call that allocates, in its context and with a cache's lock held:
 	 * it wakes somebody up and does nothing else.
 	 */
 	void (*grow)(void *context);
@@ -182,7 +205,11 @@ SLUICE_API size_t sluice_chunk_size(void);
  *
  * The memory is scrubbed before any of it is handed out.
  *
- * Return: 0; -EINVAL for an address or size outside those limits; -EBUSY if there is a chunk.
+ * Chunks that are neighbours for device and CPU make one stretch in which runs may lie, but for a
+ * multiple of 4 GiB, which none reaches across.
+ *
+ * Return: 0; -EINVAL for an address or size outside those limits; -EBUSY if there is a chunk; -ENOSPC
+ * if there are as many as there may be.
  * Context: any context in which @size bytes may be written. One caller at a time for each pool;
  * alloc and free may run meanwhile.
  */
@@ -201,6 +228,25 @@ SLUICE_API int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *me
  * Context: any. Takes the pool's lock for a bounded time.
  */
 SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
+
+/**
+ * sluice_pool_trim - give back some of what is kept without being in use
+ * @pool: the pool
+ *
+ * Caches keep up to 1/16 of the pool warm, and each slab class one empty slab. This gives the slabs
+ * back, and of each stack in each cache the older half: after six calls without maps in between,
+ * nothing is kept. What is in constant use comes back at once, at the price of a few trips to the pool.
+ *
+ * Meant for whoever also calls sluice_pool_want(), a worker that may sleep between the calls: once a
+ * second while this returns anything but 0, and after a 0 not until grow() is called (without a
+ * grow(): once a second). So 30 s after a load has ended nothing of it is left, and an unused pool
+ * wakes nobody.
+ *
+ * Return: bytes that are in use or kept in caches.
+ * Context: any, but not for a hard interrupt: takes the lock of each cache that keeps anything 75
+ * times, for at most 16 slots each.
+ */
+SLUICE_API uint64_t sluice_pool_trim(struct sluice_pool *pool);
 
 /**
  * sluice_pool_remove - take a chunk that is all free out of the pool

@@ -48,6 +48,8 @@ struct bounds {
 	uint32_t cpu;
 	uint64_t busy; /* a bit for each of 64 tries in turn: the lock is another CPU's */
 	uintptr_t shared, shared_end;
+	void (*elsewhere)(void); /* what another CPU does just before a cache is locked, or NULL */
+	void (*before_claim)(void); /* what it does just before a compare and swap, once; or NULL */
 
 	uint32_t depth; /* locks held now */
 	uint64_t hold_start;
@@ -76,6 +78,13 @@ static inline void bounds_taken(struct sluice_lock *l)
 
 static inline unsigned long sluice_lock(struct sluice_lock *l)
 {
+	if (bounds.elsewhere && !bounds.depth && l != bounds.pool_lock) {
+		void (*once)(void) = bounds.elsewhere;
+
+		bounds.elsewhere = NULL;
+		once();
+		bounds.elsewhere = once;
+	}
 	if (bounds.depth && l != bounds.pool_lock)
 		bounds.misuse++;
 	bounds_taken(l);
@@ -157,6 +166,11 @@ static inline void sluice_store_release_ptr(void **p, void *v)
 
 static inline bool sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
 {
+	void (*other)(void) = bounds.before_claim;
+
+	bounds.before_claim = NULL;
+	if (other)
+		other();
 	bounds.accesses++;
 	if (*p != old)
 		return false;

@@ -348,6 +348,18 @@ pid_t peers_door(struct peers *rig)
 	return pid;
 }
 
+FILE *peers_proc(pid_t pid, const char *command, const char *what)
+{
+	char line[128];
+	FILE *f;
+
+	snprintf(line, sizeof(line), "%s%s /proc/%d/%s", geteuid() ? "sudo -n " : "", command, pid,
+		 what);
+	f = popen(line, "r");
+	assert_non_null(f);
+	return f;
+}
+
 /* ---- the front-end ---- */
 
 void fe_send(struct peers *rig, uint32_t request, uint32_t flags, const void *payload,

@@ -93,6 +93,13 @@ struct peers {
 int peers_setup(void **state);
 int peers_teardown(void **state);
 
+/*
+ * Open "ls /proc/PID/fd" or "cat /proc/PID/maps" and the like, to be closed with pclose(). The relay
+ * gives up being readable by its own user, so an ordinary one needs sudo for that, without a password
+ * as for the packages; without it nothing can be read.
+ */
+FILE *peers_proc(pid_t pid, const char *command, const char *what);
+
 /* Start the relay with these arguments after the usual ones; NULL ends them. */
 void peers_relay(struct peers *rig, ...);
 void peers_backend_start(struct peers *rig);

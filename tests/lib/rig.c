@@ -18,6 +18,7 @@ void rig_open(struct rig *rig, uint64_t size)
 
 void rig_close(struct rig *rig)
 {
+	sluice_dma_close(&rig->dma);
 	sluice_memfd_destroy(rig->mem);
 	free(rig->stats);
 }

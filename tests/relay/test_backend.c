@@ -130,6 +130,25 @@ static void g5_a_second_death_is_survived_too(void **state)
 	assert_int_equal(a[2 + 4], 2);
 }
 
+/* A request that kills each backend that sees it: said once, and served when it can be. */
+static void g5_a_backend_that_always_leaves_is_reported(void **state)
+{
+	struct peers *rig = *state;
+
+	start(rig);
+	go(rig);
+	make_available(rig, 0);
+	/* On a busy machine one or the other may have been there for too long to count. */
+	for (unsigned int n = 0; !peers_logged(rig, "as soon as it had come"); n++) {
+		assert_true(n < 60);
+		peers_backend_kill(rig);
+		peers_backend_start(rig);
+		be_wait(rig, VU_SET_VRING_ENABLE, n + 3);
+	}
+	assert_true(peers_logged(rig, "left 5 times running as soon as it had come"));
+	assert_int_equal(fe_get(rig, VU_GET_PROTOCOL_FEATURES) != 0, 1);
+}
+
 static void g5_what_cannot_be_told_is_not_guessed(void **state)
 {
 	struct peers *rig = *state;
@@ -415,6 +434,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(g5_open_requests_survive_a_killed_backend),
 		T(g5_a_second_death_is_survived_too),
+		T(g5_a_backend_that_always_leaves_is_reported),
 		T(g5_what_cannot_be_told_is_not_guessed),
 		T(g4_ring_full_of_nonsense_is_not_believed),
 		T(g5_truncated_pool_does_not_kill_the_relay),

@@ -77,7 +77,7 @@ static void g1_relay_and_helper_have_given_up_their_rights(void **state)
 static void g1_relay_maps_no_guest_memory(void **state)
 {
 	struct peers *rig = *state;
-	char path[64], line[512];
+	char line[512];
 	FILE *f;
 
 	peers_backend_start(rig);
@@ -86,14 +86,12 @@ static void g1_relay_maps_no_guest_memory(void **state)
 	fe_hello(rig);
 	assert_int_equal(fe_add_pool(rig), 0);
 	assert_int_equal(fe_ring(rig, 0, POOL_USER, 64), 0);
-	snprintf(path, sizeof(path), "/proc/%d/maps", rig->relay);
-	f = fopen(path, "re");
-	assert_non_null(f);
+	f = peers_proc(rig->relay, "cat", "maps");
 	while (fgets(line, sizeof(line), f)) {
 		assert_null(strstr(line, "/dev/shm"));
 		assert_null(strstr(line, "memfd:"));
 	}
-	fclose(f);
+	assert_int_equal(pclose(f), 0);
 }
 
 static void g5_helper_ends_with_the_relay(void **state)
@@ -135,8 +133,6 @@ static void g1_works_as_an_ordinary_user(void **state)
 	const char *from = getenv("SLUICE");
 	char cmd[8400];
 
-	if (geteuid() != 0)
-		skip();
 	snprintf(program, sizeof(program), "%s/sluice", rig->dir);
 	snprintf(cmd, sizeof(cmd), "cp %s %s && chmod 755 %s", from ? from : "build/sluice",
 		 program, program);
@@ -148,7 +144,7 @@ static void g1_works_as_an_ordinary_user(void **state)
 		int fd = open(rig->log, O_WRONLY | O_CREAT | O_APPEND, 0666);
 
 		dup2(fd, STDERR_FILENO);
-		if (setgid(65534) || setuid(65534))
+		if (geteuid() == 0 && (setgid(65534) || setuid(65534)))
 			_exit(126);
 		execl(program, "sluice", "relay", "--listen", rig->front, "--backend", rig->back,
 		      "--mode", "filter", "--share", rig->pool_path, (char *)NULL);

@@ -7,7 +7,6 @@
  * not; it must neither die nor pass anything of it on. Names begin with the guarantee
  * (THREAT-MODEL.md).
  */
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -38,16 +37,13 @@ static void still_serves(struct peers *rig)
 
 static unsigned int open_fds(pid_t pid)
 {
+	FILE *f = peers_proc(pid, "ls", "fd");
 	unsigned int n = 0;
-	char path[64];
-	DIR *d;
+	char line[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	d = opendir(path);
-	assert_non_null(d);
-	while (readdir(d))
+	while (fgets(line, sizeof(line), f))
 		n++;
-	closedir(d);
+	assert_int_equal(pclose(f), 0);
 	return n;
 }
 

@@ -55,7 +55,7 @@ static const struct limit limits[SORTS] = {
 	 */
 	[HARD] = {"alloc, after reclaim", 220000, 26000, 17 + 17 * 75 + 3, 17 * 75 + 3, 21, 4300},
 	[FULL] = {"alloc, failing", 260000, 32000, 17 + 17 * 75 + 3, 17 * 75 + 3, 21, 3500},
-	[PUT] = {"free, into the cache", 80, 18, 1, 0, 5, 0},
+	[PUT] = {"free, into the cache", 80, 28, 1, 0, 5, 0},
 	/* Two stacks of its own cache, the slot, one stack more, and one of another cache. */
 	[GIVE] = {"free, into the pool", 4500, 580, 2 + 5, 5, 6, 4500},
 	/* 8 words of heads, and 3 pointers to chunks and 2 words at the most. */

@@ -132,6 +132,76 @@ static void only_free_chunks_go(void **state)
 	sluice_memfd_destroy(mem);
 }
 
+/* Let the time between two trims pass, so often that nothing is left. Returns how many it took. */
+static uint32_t trim_all(struct sluice_memfd *mem)
+{
+	uint32_t n = 0;
+
+	do {
+		mem->trimmed = 0;
+		(void)sluice_memfd_balance(mem);
+		n++;
+	} while (mem->kept && n < 100);
+	return n;
+}
+
+/* What caches and slabs keep after a load goes back, and an unused pool is left in peace. */
+static void g5_nothing_is_kept_after_a_load(void **state)
+{
+	struct sluice_memfd *mem;
+	struct sluice_slot slot;
+	uint64_t seed = 8;
+
+	(void)state;
+	assert_int_equal(sluice_memfd_create("trim", 64 * MiB, RIG_DEV, &mem), 0);
+	for (int round = 0; round < 3; round++) {
+		size_t n = 0;
+
+		while (n < 3000 && !sluice_pool_alloc(&mem->pool, rig_length(&seed), 1, &slot))
+			taken[n++] = slot.dev;
+		while (n > 1)
+			assert_int_equal(sluice_pool_free(&mem->pool, taken[--n]), 0);
+		/* Enough to be worth it, and one slot that is not given back. */
+		assert_true(stats_of(mem).cached > MiB);
+		for (int i = 0; i < 6; i++) {
+			mem->trimmed = 0;
+			(void)sluice_memfd_balance(mem);
+		}
+		assert_int_equal(stats_of(mem).cached, 0);
+		assert_true(stats_of(mem).slabs <= 7 * 4096);
+		assert_true(mem->kept > 0 && mem->kept == stats_of(mem).used);
+		assert_int_equal(sluice_pool_free(&mem->pool, taken[0]), 0);
+		assert_true(trim_all(mem) <= 2);
+		assert_int_equal(stats_of(mem).slabs, 0);
+		assert_int_equal(stats_of(mem).largest, 64 * MiB);
+		/* Nobody is woken until there is something to do again; then once. */
+		assert_false(wants_balance(mem));
+		assert_int_equal(sluice_pool_alloc(&mem->pool, 256, 1, &slot), 0);
+		assert_true(wants_balance(mem));
+		(void)sluice_memfd_balance(mem);
+		assert_true(mem->kept > 0);
+		assert_int_equal(sluice_pool_alloc(&mem->pool, 4096, 1, &slot), 0);
+		assert_int_equal(sluice_pool_free(&mem->pool, slot.dev), 0);
+		assert_false(wants_balance(mem));
+		sluice_memfd_destroy(mem);
+		assert_int_equal(sluice_memfd_create("trim", 64 * MiB, RIG_DEV, &mem), 0);
+	}
+	/* What is in use comes back into the cache at once, and is not lost. */
+	assert_int_equal(sluice_pool_alloc(&mem->pool, 256, 1, &slot), 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		struct sluice_slot other;
+
+		assert_int_equal(sluice_pool_alloc(&mem->pool, 256 + i, 1, &other), 0);
+		assert_true(sluice_pool_trim(&mem->pool) >= 512);
+		assert_int_equal(sluice_pool_free(&mem->pool, other.dev), 0);
+	}
+	assert_int_equal(sluice_pool_free(&mem->pool, slot.dev), 0);
+	assert_true(trim_all(mem) <= 7);
+	assert_int_equal(stats_of(mem).used, 0);
+	assert_int_equal(stats_of(mem).largest, 64 * MiB);
+	sluice_memfd_destroy(mem);
+}
+
 static int asked;
 
 static void ask(void *context)
@@ -210,6 +280,7 @@ static void *balancer(void *arg)
 		(void)sluice_memfd_balance(rig.mem);
 		if (rig.mem->surplus_since)
 			rig.mem->surplus_since = 1;
+		rig.mem->trimmed = 0;
 		sched_yield();
 	}
 	return NULL;
@@ -307,6 +378,7 @@ static void bad_arguments(void **state)
 	assert_int_equal(sluice_memfd_create_growing("x", 4096, 4 * MiB, 0, &mem), -EINVAL);
 	assert_int_equal(sluice_memfd_create_growing("x", 4 * MiB, 2 * MiB, 0, &mem), -EINVAL);
 	assert_int_equal(sluice_memfd_create("x", 2 * MiB, 0, &mem), 0);
+	assert_int_equal(sluice_memfd_start(mem), 0);
 	assert_int_equal(sluice_memfd_start(mem), -EINVAL);
 	sluice_memfd_destroy(mem);
 	sluice_memfd_destroy(NULL);
@@ -317,6 +389,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(g5_grows_before_it_runs_out),
 		cmocka_unit_test(only_free_chunks_go),
+		cmocka_unit_test(g5_nothing_is_kept_after_a_load),
 		cmocka_unit_test(g5_a_source_that_fails),
 		cmocka_unit_test(g5_grows_and_shrinks_under_load),
 		cmocka_unit_test(the_thread_does_it),

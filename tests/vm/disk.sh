@@ -56,17 +56,22 @@ host_watch() { SWITCHES=$(relay_switches); }
 host_watched() { echo $(($(relay_switches) - SWITCHES)); }
 
 # The relay cannot be traced by an ordinary user: it has made itself undumpable.
+sudo=()
+[ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
 host_trace() {
 	local p options=() n=50 processes
 	processes=$(relay_processes)
 	for p in $processes; do
 		options+=(-p "$p")
 	done
-	strace -f -o "$VM_DIR/trace" "${options[@]}" 2>"$VM_DIR/strace" &
-	STRACE_PID=$!
+	# Its own number, and not sudo's, is needed to end it.
+	# shellcheck disable=SC2016 # for that shell
+	"${sudo[@]}" sh -c 'echo $$ >"$0.pid"; exec strace -f -o "$0" "$@"' "$VM_DIR/trace" \
+		"${options[@]}" 2>"$VM_DIR/strace" &
+	STRACE=$!
 	until [ "$(grep -c attached "$VM_DIR/strace")" -eq "$(echo "$processes" | wc -w)" ]; do
-		if ! alive $STRACE_PID || [ $((n -= 1)) -eq 0 ]; then
-			kill "$STRACE_PID" 2>/dev/null
+		if [ ! -d "/proc/$STRACE" ] || [ $((n -= 1)) -eq 0 ]; then
+			"${sudo[@]}" kill "$(cat "$VM_DIR/trace.pid")" 2>/dev/null
 			echo "strace cannot attach here: $(head -n 1 "$VM_DIR/strace")"
 			return 1
 		fi
@@ -77,7 +82,7 @@ host_trace() {
 # A call that the relay was in when strace came, and in which it still is, is shown but was not
 # made in between: count what returned.
 host_traced() {
-	kill -INT "$STRACE_PID"
-	wait "$STRACE_PID"
+	"${sudo[@]}" kill "$(cat "$VM_DIR/trace.pid")"
+	wait "$STRACE"
 	grep -c ' = ' "$VM_DIR/trace"
 }
