@@ -192,14 +192,19 @@ static int open_instance(struct recorder *r)
 		err = write_text(r, "buffer_size_kb", number);
 	if (err)
 		return failed("cannot set up", r->dir, err, "ask for a smaller --buffer");
-	r->cpus = (int)sysconf(_SC_NPROCESSORS_CONF);
-	if (r->cpus > MAX_CPUS)
-		return failed("cannot record", "this machine", E2BIG, "it has too many processors");
-	for (int i = 0; i < r->cpus; i++) {
+	/* Numbers of CPUs can have gaps. One that is there and cannot be read would be a loss. */
+	for (int i = 0; i < MAX_CPUS; i++) {
 		snprintf(path, sizeof(path), "%s/per_cpu/cpu%d/trace_pipe_raw", r->dir, i);
 		r->raw[i].fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 		r->raw[i].events = POLLIN;
+		if (r->raw[i].fd >= 0)
+			r->cpus = i + 1;
+		else if (errno != ENOENT)
+			return failed("cannot open", path, errno, "raise the limit of open files");
 	}
+	snprintf(path, sizeof(path), "%s/per_cpu/cpu%d", r->dir, MAX_CPUS);
+	if (!access(path, F_OK))
+		return failed("cannot record", path, E2BIG, "more processors than are foreseen");
 	return 0;
 }
 
@@ -220,8 +225,7 @@ static int drain(struct recorder *r)
 
 		if (r->raw[i].fd < 0)
 			continue;
-		/* A page of one CPU, then the next one's: none of them starves. At most so many
-		 * pages, so that a busy CPU does not keep us from looking at the time. */
+		/* At most so many pages of one: a busy CPU must not starve the others. */
 		for (int k = 0; k < 256; k++) {
 			n = read(r->raw[i].fd, page, sizeof(page));
 			if (n <= 0)
@@ -276,7 +280,7 @@ static int record(struct recorder *r, int *status)
 		ret = drain(r);
 	}
 	if (child > 0) {
-		/* A command that outlives its recording is its starter's. */
+		/* The recording is over before its command, which then ends with it. */
 		kill(child, SIGTERM);
 		waitpid(child, status, 0);
 	}
