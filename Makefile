@@ -4,6 +4,7 @@
 # sanitizers) live side by side:
 #
 #	make				build/sluice, build/libsluice.a, build/libsluice.so
+#	make static			build/static/sluice, for an initramfs
 #	make check			build and run the tests that need no guest
 #	make SAN=address,undefined check	the same under sanitizers (build-address,undefined/)
 #	make CC=clang			the same with clang (build-clang/)
@@ -48,7 +49,7 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ   := $(call obj,$(CORE_SRC) $(LIB_SRC))
 PROG_OBJ  := $(call obj,$(RELAY_SRC) $(TOOL_SRC))
 UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
-PROG_LIBS  = -lseccomp -lcap-ng
+PROG_LIBS  = -lseccomp -lcap-ng -lncursesw -ltinfo -lm
 
 
 .PHONY: all bench-pool check module install clean format format-check bare
@@ -68,6 +69,14 @@ $(BUILD)/libsluice.so: $(LIB_OBJ)
 
 $(BUILD)/sluice: $(call obj,tools/sluice.c) $(PROG_OBJ) $(BUILD)/libsluice.a
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS)
+
+# For a guest's initramfs, which has no libraries: the same program, linked statically. (The linker would
+# warn that the relay cannot look up users then; in a guest it does not run.)
+.PHONY: static
+static: $(BUILD)/static/sluice
+$(BUILD)/static/sluice: $(call obj,tools/sluice.c) $(PROG_OBJ) $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) -static -Wl,--no-warnings -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS)
 
 # A test program may call into the library, the relay and the tools alike.
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTLIB_SRC)) $(PROG_OBJ) $(BUILD)/libsluice.a
@@ -94,7 +103,8 @@ $(BUILD)/obj/bench/pool/swiotlb.o: bench/pool/swiotlb.c bench/pool/linux.h bench
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -D_GNU_SOURCE -w $(CFLAGS) -Ilib/port -I$(SWIOTLB) -I$(SWIOTLB)/include -c -o $@ $<
 
-$(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC)) $(BUILD)/libsluice.a
+$(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC) tools/survey_stream.c tools/survey_match.c) \
+		$(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 

@@ -30,6 +30,12 @@
 #define SLUICE_COMPAT_LONGEST_REQUEST (SZ_1M + SZ_256K)
 #endif
 
+/*
+ * Whether the functions that observe.c watches are all that the DMA API maps by (6.18 maps by
+ * physical address), and ftrace hands over registers as it expects (6.13 does it otherwise).
+ */
+#define SLUICE_COMPAT_OBSERVE (LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0))
+
 /* Until 6.3, x86's memcpy() and memset() move bytes on a CPU with ERMS; then only with FSRM. */
 #define SLUICE_COMPAT_BYTE_STRINGS (LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0))
 

@@ -43,10 +43,6 @@
 #include "compat.h"
 #include "sluice.h"
 
-#define VENDOR_VIRTIO 0x1af4 /* and from here to there all devices are virtio's */
-#define VIRTIO_FIRST  0x1000
-#define VIRTIO_LAST   0x107f
-
 static DEFINE_MUTEX(sluice_devices_lock); /* of writers */
 static DEFINE_HASHTABLE(sluice_devices, 6);
 static DEFINE_IDA(sluice_ids);
@@ -117,19 +113,7 @@ void sluice_device_release(struct sluice_device *sd)
 
 static bool is_wanted(const struct pci_dev *pdev)
 {
-	const struct sluice_selection *sel = sluice_selection;
-
-	if (pdev == sluice_bar->pdev)
-		return false;
-	if (sel->virtio)
-		return pdev->vendor == VENDOR_VIRTIO && pdev->device >= VIRTIO_FIRST &&
-		       pdev->device <= VIRTIO_LAST;
-	for (unsigned int i = 0; i < sel->count; i++) {
-		if (pci_domain_nr(pdev->bus) == sel->bdf[i].domain &&
-		    pdev->bus->number == sel->bdf[i].bus && pdev->devfn == sel->bdf[i].devfn)
-			return true;
-	}
-	return false;
+	return pdev != sluice_bar->pdev && sluice_selected(sluice_selection, pdev);
 }
 
 /* Find a device, or begin to know it. NULL if it is not to be confined, or memory is short. */

@@ -10,6 +10,9 @@
  * the DMA API looks for such ops in every struct device.
  *
  *	insmod sluice.ko pool=bar:0000:00:04.0/2 devices=virtio
+ *	insmod sluice.ko mode=observe devices=all
+ *
+ * The second form confines nothing and only reports what is mapped.
  *
  * A parameter that is wrong fails the load with one line that says what, why and what to do. The
  * pool comes first and goes last; devices are taken in between.
@@ -42,18 +45,26 @@ MODULE_PARM_DESC(quiet,
 
 static char *devices;
 module_param(devices, charp, 0444);
-MODULE_PARM_DESC(devices, "what to confine: virtio, or DDDD:BB:DD.F[,DDDD:BB:DD.F...]");
+MODULE_PARM_DESC(
+	devices,
+	"what to confine: virtio, or DDDD:BB:DD.F[,DDDD:BB:DD.F...]; with mode=observe also all");
 
 static char *mode = "bounce";
 module_param(mode, charp, 0444);
-MODULE_PARM_DESC(mode, "bounce: copy every transfer through the pool (default)");
+MODULE_PARM_DESC(mode, "bounce: copy every transfer through the pool (default); "
+		       "observe: confine nothing, report what is mapped as tracepoints");
 
 static bool guard;
 module_param(guard, bool, 0444);
 MODULE_PARM_DESC(guard, "debug: report devices that write beside what was mapped for them");
 
+#define VENDOR_VIRTIO 0x1af4 /* and from here to there all devices are virtio's */
+#define VIRTIO_FIRST  0x1000
+#define VIRTIO_LAST   0x107f
+
 static struct sluice_bar the_bar;
 static struct sluice_selection the_selection;
+static bool observing;
 
 /**
  * sluice_bdf_parse - read "DDDD:BB:DD.F"
@@ -77,6 +88,26 @@ int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf)
 	bdf->bus = bus;
 	bdf->devfn = PCI_DEVFN(device, function);
 	return 0;
+}
+
+/**
+ * sluice_selected - whether a selection has a function in it
+ * @sel:  what devices= says
+ * @pdev: any function
+ *
+ * Context: any.
+ */
+bool sluice_selected(const struct sluice_selection *sel, const struct pci_dev *pdev)
+{
+	if (sel->virtio)
+		return pdev->vendor == VENDOR_VIRTIO && pdev->device >= VIRTIO_FIRST &&
+		       pdev->device <= VIRTIO_LAST;
+	for (unsigned int i = 0; i < sel->count; i++) {
+		if (pci_domain_nr(pdev->bus) == sel->bdf[i].domain &&
+		    pdev->bus->number == sel->bdf[i].bus && pdev->devfn == sel->bdf[i].devfn)
+			return true;
+	}
+	return sel->all;
 }
 
 static int parse_bytes(const char *name, const char *text, u64 *bytes)
@@ -137,6 +168,10 @@ static int parse_devices(struct sluice_selection *sel)
 		sel->virtio = true;
 		return 0;
 	}
+	if (observing && !strcmp(at, "all")) {
+		sel->all = true;
+		return 0;
+	}
 	for (const char *c = at; *c; c++)
 		n += *c == ',';
 	sel->bdf = kcalloc(n, sizeof(*sel->bdf), GFP_KERNEL);
@@ -164,9 +199,16 @@ out:
 
 static int check_params(void)
 {
-	if (!pool) {
+	observing = !strcmp(mode, "observe");
+	if (!pool && !observing) {
 		pr_err("pool= is missing: name the memory to bounce through, as in "
 		       "pool=bar:0000:00:04.0/2\n");
+		return -EINVAL;
+	}
+	if (pool && observing) {
+		pr_err("pool=%s: mode=observe has no use for a pool: leave it out, or use "
+		       "mode=bounce to confine\n",
+		       pool);
 		return -EINVAL;
 	}
 	if (!devices) {
@@ -177,10 +219,26 @@ static int check_params(void)
 		pr_err("mode=auto is not there yet: use mode=bounce\n");
 		return -EOPNOTSUPP;
 	}
-	if (strcmp(mode, "bounce")) {
-		pr_err("mode=%s is unknown: use mode=bounce\n", mode);
+	if (strcmp(mode, "bounce") && !observing) {
+		pr_err("mode=%s is unknown: use mode=bounce or mode=observe\n", mode);
 		return -EINVAL;
 	}
+	return 0;
+}
+
+/* Confine nothing and report what is mapped. */
+static int __init observe(void)
+{
+	int err = parse_devices(&the_selection);
+
+	if (err)
+		return err;
+	err = sluice_observe_start(&the_selection);
+	if (err) {
+		kfree(the_selection.bdf);
+		return err;
+	}
+	pr_info("observing devices=%s: nothing is confined\n", devices);
 	return 0;
 }
 
@@ -192,6 +250,8 @@ static int __init sluice_init(void)
 	err = check_params();
 	if (err)
 		return err;
+	if (observing)
+		return observe();
 	err = parse_limits(&limits);
 	if (err)
 		return err;
@@ -222,6 +282,11 @@ close:
 
 static void __exit sluice_exit(void)
 {
+	if (observing) {
+		sluice_observe_stop();
+		kfree(the_selection.bdf);
+		return;
+	}
 	sluice_devices_stop();
 	sluice_debugfs_stop();
 	kfree(the_selection.bdf);

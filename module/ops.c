@@ -160,7 +160,8 @@ static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
 	err = sluice_dma_map(&sd->dma, phys, size, (enum sluice_dir)dir, &dma);
 	if (unlikely(err))
 		goto release;
-	trace_map(sluice_bdf_word(dev), phys, dma, size, dir);
+	if (trace_map_enabled())
+		trace_map(sluice_bdf_word(dev), phys, dma, size, dir, sluice_page_kind(phys));
 	*addr = dma;
 	return 0;
 release:
@@ -170,18 +171,39 @@ out:
 	return err;
 }
 
+/*
+ * For the trace, before unmap makes the record go away: the buffer's address, and what the device
+ * has written. If this is no mapping, it is not traced either; a record may then say anything, so
+ * nothing is read by it that does not agree with the call.
+ */
+static u64 look_at_mapping(struct sluice_device *sd, dma_addr_t addr, size_t size,
+			   enum dma_data_direction dir, u32 *changed, u32 *extent)
+{
+	struct sluice_slot slot;
+	u64 phys;
+
+	if (sluice_pool_find(&sd->bar->pool, addr, &slot) ||
+	    sluice_load_u32(&slot.record->len) != size || addr - slot.dev + size > slot.size)
+		return 0;
+	phys = sluice_load_u64(&slot.record->orig);
+	if (dir != DMA_TO_DEVICE && pfn_valid(PHYS_PFN(phys)) &&
+	    pfn_valid(PHYS_PFN(phys + size - 1)))
+		sluice_observe_changed(slot.cpu + (addr - slot.dev), sluice_orig(phys), size,
+				       changed, extent);
+	return phys;
+}
+
 static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
 		      enum dma_data_direction dir, unsigned long attrs)
 {
 	struct device *dev = &sd->pdev->dev;
 	u32 flags = attrs & DMA_ATTR_SKIP_CPU_SYNC ? SLUICE_SKIP_SYNC : 0;
-	struct sluice_slot slot;
+	u32 changed = SLUICE_UNKNOWN, extent = SLUICE_UNKNOWN;
 	u64 phys = 0;
 	int ret;
 
-	/* The record is gone afterwards. If this is no mapping, it is not traced either. */
-	if (trace_unmap_enabled() && !sluice_pool_find(&sd->bar->pool, addr, &slot))
-		phys = sluice_load_u64(&slot.record->orig);
+	if (trace_unmap_enabled())
+		phys = look_at_mapping(sd, addr, size, dir, &changed, &extent);
 	ret = sluice_dma_unmap(&sd->dma, addr, size, (enum sluice_dir)dir, flags);
 	if (ret < 0) {
 		misused(dev, "unmap", addr, size, dir);
@@ -190,7 +212,7 @@ static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
 	if (ret > 0 && __ratelimit(&misuse_limit))
 		dev_err(dev, "sluice: the device wrote beside its mapping of %zu bytes at %pad\n",
 			size, &addr);
-	trace_unmap(sluice_bdf_word(dev), phys, addr, size, dir);
+	trace_unmap(sluice_bdf_word(dev), phys, addr, size, dir, changed, extent);
 	sluice_device_release(sd);
 }
 
@@ -364,11 +386,13 @@ static int alloc_coherent(struct sluice_device *sd, size_t size, dma_addr_t *add
 	if (!sluice_device_hold(sd))
 		return -ENODEV;
 	err = sluice_dma_alloc(&sd->dma, size, &dma, cpu);
-	if (err)
+	if (err) {
 		sluice_device_release(sd);
-	else
-		*addr = dma;
-	return err;
+		return err;
+	}
+	trace_alloc(sluice_bdf_word(&sd->pdev->dev), dma, size);
+	*addr = dma;
+	return 0;
 }
 
 /*
@@ -407,10 +431,12 @@ static void sluice_free(struct device *dev, size_t size, void *cpu, dma_addr_t a
 
 	rcu_read_lock();
 	sd = sluice_device_find(dev);
-	if (sd && sluice_dma_free(&sd->dma, addr, size))
+	if (sd && sluice_dma_free(&sd->dma, addr, size)) {
 		misused(dev, "free", addr, size, DMA_BIDIRECTIONAL);
-	else if (sd)
+	} else if (sd) {
+		trace_free(sluice_bdf_word(dev), addr, size);
 		sluice_device_release(sd);
+	}
 	rcu_read_unlock();
 }
 

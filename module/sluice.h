@@ -9,6 +9,7 @@
  *	device.c   which devices are confined, from when to when
  *	grow.c	   chunks come and go
  *	ops.c	   struct dma_map_ops, between the DMA API and the core
+ *	observe.c  mode=observe: see what is mapped, confine nothing
  *	debugfs.c  what can be read about it
  *	trace.h	   tracepoints
  *	core/	   the freestanding core (include/sluice/), port/ its port
@@ -95,12 +96,14 @@ struct sluice_bdf {
 struct sluice_selection {
 	bool guard;  /* watch for writes beside a mapping */
 	bool virtio; /* every virtio function */
+	bool all;    /* every PCI function (only where nothing is confined) */
 	unsigned int count;
 	struct sluice_bdf *bdf;
 };
 
 /* main.c */
 int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf);
+bool sluice_selected(const struct sluice_selection *sel, const struct pci_dev *pdev);
 
 /* bar.c */
 int sluice_bar_open(struct sluice_bar *bar, const char *spec,
@@ -125,6 +128,15 @@ void sluice_device_release(struct sluice_device *sd);
 
 /* ops.c */
 extern const struct dma_map_ops sluice_ops;
+
+/* observe.c */
+#define SLUICE_UNKNOWN 0xffffffffU /* in a trace: not measured */
+enum { SLUICE_PAGE_KERNEL, SLUICE_PAGE_SLAB, SLUICE_PAGE_USER };
+int sluice_observe_start(const struct sluice_selection *sel);
+void sluice_observe_stop(void);
+u32 sluice_page_kind(u64 phys);
+void sluice_observe_changed(const void *slot, const void *buffer, size_t len, u32 *changed,
+			    u32 *extent);
 
 /* debugfs.c */
 void sluice_debugfs_start(struct sluice_bar *bar);

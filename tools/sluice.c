@@ -9,6 +9,8 @@
 
 #include "../relay/relay.h"
 #include "audit.h"
+#include "stat.h"
+#include "survey.h"
 
 #ifndef SLUICE_VERSION
 #define SLUICE_VERSION "0.1.0"
@@ -26,6 +28,14 @@ static const char help[] =
 	"      how much of the guest memory of a VMM a process can reach, by its mappings and by\n"
 	"      its open files\n"
 	"\n"
+	"  sluice survey record | report | replay | cut ...\n"
+	"      record what devices' DMA looks like (sluice.ko, mode=observe or bounce), show it, "
+	"run\n"
+	"      it through a pool\n"
+	"\n"
+	"  sluice stat [--json] [--relay SOCKET]..., sluice top [--seconds N] [--relay SOCKET]...\n"
+	"      the counters of sluice.ko and of relays, once or refreshed\n"
+	"\n"
 	"  sluice help, sluice --version\n";
 
 int main(int argc, char **argv)
@@ -36,6 +46,12 @@ int main(int argc, char **argv)
 		return sluice_relay_main(argc - 1, argv + 1);
 	if (!strcmp(command, "audit"))
 		return sluice_audit_main(argc - 1, argv + 1);
+	if (!strcmp(command, "stat"))
+		return sluice_stat_main(argc - 1, argv + 1);
+	if (!strcmp(command, "top"))
+		return sluice_top_main(argc - 1, argv + 1);
+	if (!strcmp(command, "survey"))
+		return sluice_survey_main(argc - 1, argv + 1);
 	if (!strcmp(command, "help") || !strcmp(command, "--help")) {
 		fputs(help, stdout);
 		return 0;

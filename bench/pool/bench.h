@@ -33,6 +33,12 @@ extern const struct candidate cand_swiotlb __attribute__((weak));
 uint64_t next_random(uint64_t *state);
 uint32_t next_length(uint64_t *state);
 
+/*
+ * ns for a map and its unmap of a stream that `sluice survey` recorded, in its order and with what
+ * was alive in it alive, over and over again; 0 if the stream cannot be had or does not fit.
+ */
+double stream_round(const struct candidate *c, const char *path);
+
 /* Time-stamp counter ticks, their length, and what reading it costs. */
 uint64_t ticks(void);
 double tick_ns(void);

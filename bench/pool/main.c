@@ -472,6 +472,33 @@ static void dense(void)
 	}
 }
 
+/* streams */
+
+static void streams(void)
+{
+	static const char *const names[] = {"6.12-observe-blk-fio", "6.12-observe-blk-fs",
+					    "6.12-observe-net-out", "6.12-observe-9p"};
+	static double values[CANDIDATES][ROUNDS];
+
+	printf("\nrecorded streams (docs/survey): a map and its unmap, ns\n");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char path[64];
+		bool have = true;
+
+		snprintf(path, sizeof(path), "docs/survey/%s.sv", names[i]);
+		for (int r = 0; r < ROUNDS; r++) {
+			for (size_t c = 0; c < n_candidates; c++) {
+				values[c][r] = stream_round(candidates[c], path);
+				have = have && values[c][r] > 0;
+			}
+		}
+		for (size_t c = 0; have && c < n_candidates; c++)
+			report("stream", names[i], candidates[c]->name, values[c]);
+		if (!have)
+			printf("  %s cannot be used: run this in the project's folder\n", path);
+	}
+}
+
 /* What a small mapping takes. */
 static void small(void)
 {
@@ -526,6 +553,7 @@ int main(int argc, char **argv)
 		add_candidate(&cand_classes);
 		add_candidate(&cand_malloc);
 		pairs();
+		streams();
 		fill();
 		dense();
 		small();

@@ -14,6 +14,7 @@
 #
 # Set by the caller: KERNEL (folder from kernels.sh), VM_DIR (scratch folder of this test),
 # GUEST (the guest's script), MODULE (sluice.ko, may be empty), ACCEL (QEMU's options).
+# VM_FILES: more of the image, a list of FILE NAME, each FILE as /test/NAME.
 # Set here: VM_PID. Only processes started here are ever killed, by their id.
 
 # A test may change these before it boots.
@@ -36,8 +37,9 @@ vm_start() {
 	rm -f "$dir"/{line,monitor}.{in,out}
 	mkfifo "$dir"/{line,monitor}.{in,out}
 	VM_CONSOLE=$dir/console-$part
+	# shellcheck disable=SC2086 # VM_FILES is a list
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
-		${MODULE:+"$MODULE" sluice.ko}
+		${MODULE:+"$MODULE" sluice.ko} ${VM_FILES:-}
 	# shellcheck disable=SC2046,SC2086 # lists of options
 	qemu-system-x86_64 -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
 		-no-user-config -display none -no-reboot \
