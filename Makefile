@@ -51,7 +51,7 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng
 
 
-.PHONY: all bench-pool check module install clean format format-check bare
+.PHONY: all bench-pool bench-relay check module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
@@ -90,6 +90,15 @@ bench-pool: $(BUILD)/bench/pool
 $(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c)) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
+
+# The relay's benchmark: a load by libblkio, whose folder is BLKIO (suite_get's; empty: the system's).
+BLKIO ?=
+bench-relay: $(BUILD)/bench/relay-load $(BUILD)/bench/relay-copy
+$(BUILD)/bench/relay-%: bench/relay/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(BLKIO),-I$(BLKIO)/usr/include) -o $@ $< \
+	      $(if $(filter %load,$@),$(if $(BLKIO),$(BLKIO)/usr/lib/x86_64-linux-gnu/libblkio.so \
+	      -Wl$(comma)-rpath$(comma)$(BLKIO)/usr/lib/x86_64-linux-gnu,-lblkio))
 
 check: $(BUILD)/sluice $(UNIT_BIN)
 	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)

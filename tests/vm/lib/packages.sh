@@ -14,6 +14,7 @@ PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-stat
 	xz-utils kmod"
 PKG_VM_TEST="strace"
 PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0"
+PKG_BENCH_RELAY="curl"
 
 # The distribution's name decides before anything else: the packages are Debian's by name.
 packages_supported() {

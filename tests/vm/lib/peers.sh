@@ -58,6 +58,19 @@ qsd_start() {
 		"$(tail -n 3 "$VM_DIR/qsd.log")"
 }
 
+# shadow_start FRONT BACK [OPTION]...: a relay that holds all of the guest's memory; sets RELAY_PID.
+shadow_start() {
+	local front=$1 back=$2
+	shift 2
+	rm -f "$front"
+	"$SLUICE" relay --listen "$front" --backend "$back" --mode shadow "$@" \
+		>>"$VM_DIR/relay.log" 2>&1 </dev/null &
+	RELAY_PID=$!
+	PEERS+=("$RELAY_PID")
+	wait_socket "$RELAY_PID" "$front" || die "sluice relay did not start:" \
+		"$(tail -n 3 "$VM_DIR/relay.log")"
+}
+
 # relay_start FRONT BACK [OPTION]...: sets RELAY_PID. Shares POOL_FILE and nothing else.
 relay_start() {
 	local front=$1 back=$2
@@ -69,6 +82,13 @@ relay_start() {
 	PEERS+=("$RELAY_PID")
 	wait_socket "$RELAY_PID" "$front" || die "sluice relay did not start:" \
 		"$(tail -n 3 "$VM_DIR/relay.log")"
+}
+
+# relay_stat NAME: a figure from the statistics of the relay started with --stats $VM_DIR/stats,
+# summed over its labels.
+relay_stat() {
+	curl -s --max-time 5 --unix-socket "$VM_DIR/stats" http://relay/metrics |
+		awk -v n="$1" '$1 == n || index($1, n "{") == 1 { s += $2 } END { print s + 0 }'
 }
 
 alive() { kill -0 "$1" 2>/dev/null; }
