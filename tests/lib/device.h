@@ -18,7 +18,7 @@
 #ifndef TESTS_LIB_DEVICE_H
 #define TESTS_LIB_DEVICE_H
 
-#include "guest.h"
+#include "vm.h"
 
 /* What it does to its rings, in place of or before the right answer to a chain. */
 enum sin {

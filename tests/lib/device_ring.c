@@ -234,7 +234,7 @@ static void scribble_table(struct backend_state *s, struct backend_ring *r)
 
 	for (uint32_t i = 0; desc && i < r->num; i++) {
 		/* Where the guest's memory would be, if anybody believed it. */
-		desc[i].addr = GUEST_GPA + 0x1000 * i;
+		desc[i].addr = VM_GPA + 0x1000 * i;
 		desc[i].len = 0x7fffffff;
 		if (!s->packed) {
 			desc[i].a = DESC_WRITE | DESC_NEXT;
@@ -337,7 +337,7 @@ static bool do_sin(struct backend_state *s, struct backend_ring *r, const struct
 
 static void look_for_canary(struct backend_state *s)
 {
-	const uint64_t word = GUEST_CANARY;
+	const uint64_t word = VM_CANARY;
 
 	for (unsigned int i = 0; i < s->mem.n; i++)
 		if (memmem(s->mem.regions[i].map, s->mem.regions[i].mapped, &word, sizeof(word)))

@@ -12,7 +12,7 @@
 #include "device.h"
 
 #define BACKEND_REGIONS 16
-#define BACKEND_RINGS	GUEST_RINGS
+#define BACKEND_RINGS	VM_RINGS
 #define BACKEND_HELD	64
 
 struct backend_region {

@@ -28,7 +28,7 @@ int pair_setup(void **state)
 		return -1;
 	p->rig = rig;
 	p->pairing = pairing;
-	guest_init(&p->guest, p->rig, pairing->guest_packed);
+	vm_init(&p->vm, p->rig, pairing->guest_packed);
 	device_init(&p->device, p->rig);
 	if (pairing->device_packed)
 		p->device.script->features |= VU_BIT(VIRTIO_F_PACKED);
@@ -44,7 +44,7 @@ int pair_teardown(void **state)
 
 	device_fini(&p->device);
 	rc = peers_teardown(&rig);
-	guest_fini(&p->guest);
+	vm_fini(&p->vm);
 	free(p);
 	return rc;
 }
@@ -62,15 +62,15 @@ void pair_start(struct pair *p)
 void pair_up(struct pair *p)
 {
 	pair_start(p);
-	guest_up(&p->guest);
+	vm_up(&p->vm);
 }
 
 void pair_well(struct pair *p)
 {
 	for (unsigned int i = 0; i < 3; i++)
-		for (unsigned int q = 0; q < GUEST_RINGS; q++)
-			guest_echo(&p->guest, q);
-	guest_check(&p->guest);
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			vm_echo(&p->vm, q);
+	vm_check(&p->vm);
 	if (p->pairing->direct)
 		return;
 	assert_int_equal(waitpid(p->rig->relay, NULL, WNOHANG), 0);

@@ -21,7 +21,7 @@ struct pairing {
 
 struct pair {
 	struct peers *rig;
-	struct guest guest;
+	struct vm vm;
 	struct device device;
 	const struct pairing *pairing;
 };

@@ -52,13 +52,13 @@ static void g1_chains_pass_and_nothing_else_does(void **state)
 static void g3_short_answers_leave_the_rest_as_it_was(void **state)
 {
 	const struct piece pieces[] = {
-		{GUEST_BUFFER, 32, false},
-		{GUEST_BUFFER + 0x1000, 100, true},
-		{GUEST_BUFFER + 0x2000, 100, true},
+		{VM_BUFFER, 32, false},
+		{VM_BUFFER + 0x1000, 100, true},
+		{VM_BUFFER + 0x2000, 100, true},
 	};
 	struct pair *p = *state;
-	struct guest *g = &p->guest;
-	const uint64_t word = GUEST_CANARY;
+	struct vm *v = &p->vm;
+	const uint64_t word = VM_CANARY;
 	uint8_t old[8];
 	uint32_t id, len;
 
@@ -67,22 +67,22 @@ static void g3_short_answers_leave_the_rest_as_it_was(void **state)
 	for (unsigned int by = 0; by <= 200; by += 25) {
 		p->device.script->short_by = by;
 		for (unsigned int i = 0; i < 100; i++) {
-			*guest_at(g, pieces[1].gpa + i) = old[i % 8];
-			*guest_at(g, pieces[2].gpa + i) = old[i % 8];
+			*vm_at(v, pieces[1].gpa + i) = old[i % 8];
+			*vm_at(v, pieces[2].gpa + i) = old[i % 8];
 		}
-		guest_write(g, GUEST_BUFFER, "abcdefghijklmnopqrstuvwxyz012345", 32);
-		guest_offer(g, 0, pieces, 3);
-		guest_kick(g, 0);
-		guest_wait(g, 0, &id, &len);
+		vm_write(v, VM_BUFFER, "abcdefghijklmnopqrstuvwxyz012345", 32);
+		vm_offer(v, 0, pieces, 3);
+		vm_kick(v, 0);
+		vm_wait(v, 0, &id, &len);
 		assert_int_equal(len, 200 - by);
 		for (unsigned int i = 0; i < 200; i++) {
 			const uint64_t at = (i < 100 ? pieces[1].gpa : pieces[2].gpa) + i % 100;
-			const uint8_t want = i < len ? *guest_at(g, GUEST_BUFFER + i % 32) ^ 0xa5
-						     : old[i % 100 % 8];
+			const uint8_t want =
+				i < len ? *vm_at(v, VM_BUFFER + i % 32) ^ 0xa5 : old[i % 100 % 8];
 
-			assert_int_equal(*guest_at(g, at), want);
+			assert_int_equal(*vm_at(v, at), want);
 		}
-		guest_check(g);
+		vm_check(v);
 	}
 	p->device.script->short_by = 0;
 	p->device.script->dirty = 0;
@@ -92,7 +92,7 @@ static void g3_short_answers_leave_the_rest_as_it_was(void **state)
 static void g5_answers_in_any_order_find_their_chains(void **state)
 {
 	struct pair *p = *state;
-	struct guest *g = &p->guest;
+	struct vm *v = &p->vm;
 
 	pair_up(p);
 	p->device.script->reverse = true;
@@ -104,19 +104,19 @@ static void g5_answers_in_any_order_find_their_chains(void **state)
 		for (unsigned int i = 0; i < 2; i++) {
 			const uint8_t byte = (uint8_t)(2 * round + i);
 
-			pieces[i][0] = (struct piece){GUEST_BUFFER + 0x100 * i, 1, false};
-			pieces[i][1] = (struct piece){GUEST_BUFFER + 0x1000 * (i + 1), 50, true};
-			guest_write(g, pieces[i][0].gpa, &byte, 1);
-			ids[i] = guest_offer(g, 0, pieces[i], 2);
+			pieces[i][0] = (struct piece){VM_BUFFER + 0x100 * i, 1, false};
+			pieces[i][1] = (struct piece){VM_BUFFER + 0x1000 * (i + 1), 50, true};
+			vm_write(v, pieces[i][0].gpa, &byte, 1);
+			ids[i] = vm_offer(v, 0, pieces[i], 2);
 		}
-		guest_kick(g, 0);
+		vm_kick(v, 0);
 		for (unsigned int i = 0; i < 2; i++) {
 			const unsigned int which = 1 - i;
 
-			guest_wait(g, 0, &id, &len);
+			vm_wait(v, 0, &id, &len);
 			assert_int_equal(id, ids[which]);
 			for (unsigned int j = 0; j < 50; j++)
-				assert_int_equal(*guest_at(g, pieces[which][1].gpa + j),
+				assert_int_equal(*vm_at(v, pieces[which][1].gpa + j),
 						 (uint8_t)(2 * round + which) ^ 0xa5);
 		}
 	}
@@ -152,15 +152,15 @@ static const struct {
 /* The backend stays silent after some sins: it is killed then, as an operator would. */
 static void answer_or_kill(struct pair *p, unsigned int q)
 {
-	struct guest *g = &p->guest;
-	uint16_t was = g->rings[q].used;
-	bool wrap = g->rings[q].used_wrap;
+	struct vm *v = &p->vm;
+	uint16_t was = v->rings[q].used;
+	bool wrap = v->rings[q].used_wrap;
 	uint32_t id, len;
 
 	for (int i = 0; i < 1000; i++) {
-		if (guest_poll(g, q, &id, &len)) {
-			g->rings[q].used = was;
-			g->rings[q].used_wrap = wrap;
+		if (vm_poll(v, q, &id, &len)) {
+			v->rings[q].used = was;
+			v->rings[q].used_wrap = wrap;
 			return;
 		}
 		poll(NULL, 0, 1);
@@ -186,10 +186,10 @@ static void g4_no_used_entry_harms(void **state)
 			unlink(p->rig->log);
 		s->times = 1;
 		s->sin = sins[i].sin;
-		guest_echo_start(&p->guest, 0);
+		vm_echo_start(&p->vm, 0);
 		device_wait(&p->device, &s->sinned, done + 1);
 		answer_or_kill(p, 0);
-		guest_echo_end(&p->guest, 0, sins[i].answered);
+		vm_echo_end(&p->vm, 0, sins[i].answered);
 		s->sin = SIN_NONE;
 		pair_well(p);
 	}
@@ -209,9 +209,9 @@ static void g6_what_the_backend_did_is_logged(void **state)
 		/* Each in a relay of its own: the log is limited in its rate. */
 		p->device.script->times = 1;
 		p->device.script->sin = sins[i].sin;
-		guest_echo_start(&p->guest, 0);
+		vm_echo_start(&p->vm, 0);
 		answer_or_kill(p, 0);
-		guest_echo_end(&p->guest, 0, sins[i].answered);
+		vm_echo_end(&p->vm, 0, sins[i].answered);
 		p->device.script->sin = SIN_NONE;
 		if (i == 0)
 			peers_wait_log(p->rig, "refused: queue 0, backend:");
@@ -233,16 +233,16 @@ static void g4_a_backend_that_only_sins_does_no_harm(void **state)
 
 		p->device.script->times = UINT32_MAX;
 		p->device.script->sin = sin;
-		guest_echo_start(&p->guest, 0);
-		guest_echo_start(&p->guest, 1);
+		vm_echo_start(&p->vm, 0);
+		vm_echo_start(&p->vm, 1);
 		poll(NULL, 0, 150);
 		device_kill(&p->device);
 		p->device.script->sin = SIN_NONE;
 		p->device.script->times = 0;
 		device_start(&p->device);
-		for (unsigned int q = 0; q < GUEST_RINGS; q++)
-			guest_wait(&p->guest, q, &id, &len);
-		guest_check(&p->guest);
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			vm_wait(&p->vm, q, &id, &len);
+		vm_check(&p->vm);
 		p->device.script->dirty = 0;
 		pair_well(p);
 	}
@@ -278,8 +278,8 @@ static void g4_no_answer_of_the_backend_harms(void **state)
 			s->slip_request = answered[i];
 			s->times = 1;
 			device_start(&p->device);
-			guest_echo_start(&p->guest, 0);
-			guest_echo_end(&p->guest, 0, true);
+			vm_echo_start(&p->vm, 0);
+			vm_echo_end(&p->vm, 0, true);
 		}
 	s->slip = SLIP_NONE;
 	pair_well(p);
