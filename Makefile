@@ -51,7 +51,7 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng
 
 
-.PHONY: all bench-pool bench-relay check module install clean format format-check bare
+.PHONY: all bench-pool bench-relay check fuzz module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
@@ -103,6 +103,28 @@ $(BUILD)/bench/relay-%: bench/relay/%.c Makefile
 check: $(BUILD)/sluice $(UNIT_BIN)
 	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
 
+# libFuzzer targets (clang). What reads memory that a peer shares is built so that the target decides
+# what each load finds: tests/fuzz/racy.c.
+FUZZ      := $(BUILD)-fuzz
+FUZZ_RACY := device_end driver_end
+FUZZ_FLAGS = -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fno-omit-frame-pointer -MMD -MP -I. -Iinclude \
+	     -Ilib/port -Itests/fuzz
+fuzz: $(patsubst tests/fuzz/fuzz_%.c,$(FUZZ)/%,$(wildcard tests/fuzz/fuzz_*.c))
+$(FUZZ)/racy/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=thread,fuzzer-no-link -c -o $@ $<
+$(FUZZ)/plain/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c -o $@ $<
+$(FUZZ)/asan/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c -o $@ $<
+$(FUZZ)/message: $(patsubst %,$(FUZZ)/asan/%.o,tests/fuzz/fuzz_message relay/vu_wire relay/vu_table relay/log)
+	clang -fsanitize=fuzzer,address,undefined -o $@ $^
+$(FUZZ)/%_ring: $(FUZZ)/plain/tests/fuzz/fuzz_%_ring.o $(FUZZ_RACY:%=$(FUZZ)/racy/relay/%.o) \
+		$(patsubst %,$(FUZZ)/plain/%.o,tests/fuzz/racy relay/guest relay/log)
+	clang -fsanitize=fuzzer -o $@ $^
+
 # The core alone, freestanding: proves that it needs no libc and no other part of the project.
 bare: $(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))
 $(BUILD)/bare/%.o: core/%.c
@@ -143,4 +165,4 @@ format-check:
 clean:
 	rm -rf build build-* module/sluice.ko
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(FUZZ) -name '*.d' 2>/dev/null)
