@@ -22,9 +22,12 @@
 
 #include "log.h"
 #include "session.h"
+#include "shadow.h"
 
 uint64_t device_features(const struct relay *r)
 {
+	if (r->shadow)
+		return shadow_features_up(r->be.features);
 	return (r->be.features & ~VU_BIT(VHOST_F_LOG_ALL)) | VU_BIT(VIRTIO_F_ACCESS_PLATFORM);
 }
 

@@ -24,6 +24,7 @@
 
 #include "log.h"
 #include "session.h"
+#include "shadow.h"
 
 int session_reply(struct relay *r, struct vu_msg *m)
 {
@@ -152,19 +153,36 @@ static int serve_message(struct relay *r)
 static int serve(struct relay *r)
 {
 	for (;;) {
-		struct pollfd p[4] = {
+		bool busy = r->shadow && shadow_run(r);
+		struct pollfd p[5] = {
 			{.fd = r->fe.fd, .events = POLLIN},
 			{.fd = r->be.fd, .events = POLLIN},
 			{.fd = r->be.channel, .events = POLLIN},
 			{.fd = r->door.fd, .events = POLLIN},
+			{.fd = r->shadow ? r->shadow->epoll : -1, .events = POLLIN},
 		};
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
 
+		if (r->shadow && r->shadow->guest.gone) {
+			relay_log("the front-end has made the file of the guest's memory shorter: "
+				  "nothing can be relayed any more");
+			return FATAL;
+		}
+		if (r->shadow && !busy && r->be.fd >= 0)
+			pause = shadow_pause(r);
+
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
-		if (poll(p, 4, (int)pause) < 0 && errno != EINTR)
-			return FATAL;
+		if (busy)
+			pause = 0;
+		if (poll(p, 5, (int)pause) < 0) {
+			if (errno != EINTR)
+				return FATAL;
+			continue; /* what poll() has not filled in says nothing */
+		}
+		if (p[4].revents)
+			shadow_events(r);
 		if (p[3].revents || r->door.gone) {
 			/* It speaks only when asked. */
 			r->door.gone = true;
@@ -218,6 +236,8 @@ int session_run(struct relay *r, int fd)
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		ring_reset(&r->rings[i]);
 	memory_reset(&r->mem);
+	if (r->shadow)
+		shadow_session_end(r);
 	if (r->fe.channel >= 0)
 		close(r->fe.channel);
 	close(r->fe.fd);

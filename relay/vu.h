@@ -67,7 +67,10 @@ enum vu_request {
 #define VU_BACKEND_CONFIG_CHANGE 2u
 
 /* Feature bits (virtio 1.2, section 6; the spec, "Feature bits"). */
+#define VIRTIO_F_ANY_LAYOUT	 27
+#define VIRTIO_F_INDIRECT	 28
 #define VIRTIO_F_EVENT_IDX	 29
+#define VIRTIO_F_VERSION_1	 32
 #define VIRTIO_F_ACCESS_PLATFORM 33
 #define VIRTIO_F_PACKED		 34
 #define VIRTIO_F_IN_ORDER	 35
