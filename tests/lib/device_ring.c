@@ -100,10 +100,16 @@ static bool take_split(struct backend_state *s, struct backend_ring *r, struct h
 {
 	uint16_t *avail = find(&s->mem, r->avail, 4 + 2 * r->num, true);
 	const struct desc *desc = find(&s->mem, r->desc, 16 * r->num, true);
-	uint16_t i;
+	uint16_t i, idx;
 
-	if (!avail || !desc || __atomic_load_n(&avail[1], __ATOMIC_ACQUIRE) == r->last_avail)
+	if (!avail || !desc)
 		return false;
+	idx = __atomic_load_n(&avail[1], __ATOMIC_ACQUIRE);
+	if (idx == r->last_avail)
+		return false;
+	/* Its own doing, after SIN_TABLE: the newest one is real. */
+	if ((uint16_t)(idx - r->last_avail) > r->num)
+		r->last_avail = (uint16_t)(idx - 1);
 	i = avail[2 + r->last_avail++ % r->num];
 	*h = (struct held){.id = i, .count = 1};
 	for (uint32_t n = 0; n < r->num && i < r->num; n++) {

@@ -55,7 +55,8 @@ void pair_start(struct pair *p)
 	if (p->pairing->direct)
 		memcpy(p->rig->front, p->rig->back, sizeof(p->rig->front));
 	else
-		peers_relay(p->rig, "--mode", "shadow", "--pool-size", "4M", "--keep", NULL);
+		peers_relay(p->rig, "--mode", "shadow", "--pool-size", "4M", "--pool-max", "4M",
+			    "--keep", NULL);
 	peers_connect(p->rig);
 }
 

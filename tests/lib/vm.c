@@ -88,10 +88,15 @@ void vm_allow(struct vm *v, uint64_t gpa, size_t n)
 
 void vm_check(struct vm *v)
 {
-	for (size_t i = 0; i < VM_BYTES; i++)
+	for (size_t i = 0; i < VM_BYTES; i++) {
+		if (i % 4096 == 0 && !memcmp(v->mem + i, v->was + i, 4096)) {
+			i += 4095;
+			continue;
+		}
 		if (!v->may[i] && v->mem[i] != v->was[i])
 			fail_msg("the guest's byte at 0x%llx has become 0x%02x",
 				 (unsigned long long)(VM_GPA + i), v->mem[i]);
+	}
 }
 
 /* ---- setting up ---- */

