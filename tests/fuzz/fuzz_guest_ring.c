@@ -25,7 +25,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define BYTES 4096u
-#define GPA   UINT64_C(0x10000)
+#define GPA   RACY_ADDRESS
 #define HALF  2048u /* two regions, adjacent: a buffer may lie in both */
 
 static void must(bool ok)

@@ -51,6 +51,7 @@ static void before_load(const volatile void *p, size_t n)
 {
 	const uintptr_t at = (uintptr_t)p;
 	uint8_t op, value[8] = {0};
+	uint64_t word;
 	size_t most = n < 8 ? n : 8;
 
 	if (!watch.left || at < watch.from || at + n > watch.to)
@@ -78,6 +79,15 @@ static void before_load(const volatile void *p, size_t n)
 		memcpy(value, watch.script, most);
 		watch.script += most;
 		watch.left -= most;
+		break;
+	case 5: /* an address where there is memory */
+		word = RACY_ADDRESS + 64u * (op & 31);
+		memcpy(value, &word, sizeof(word));
+		break;
+	case 6: /* the second half of a descriptor: length, flags of either layout, next */
+		word = 16u * (1 + (op & 3)) | (uint64_t)(op >> 2 & 7) << 32 |
+		       (uint64_t)(op & 7) << 48;
+		memcpy(value, &word, sizeof(word));
 		break;
 	default:
 		return;

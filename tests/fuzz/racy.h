@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Where the guest's memory begins: what a script may put for an address. */
+#define RACY_ADDRESS UINT64_C(0x10000)
+
 /* bytes of memory that nothing can be read or written beside; made once, cleared each time. */
 uint8_t *racy_memory(size_t bytes);
 
