@@ -337,7 +337,7 @@ int sluice_relay_main(int argc, char **argv)
 		}
 		relay.shadow = &shadow;
 	}
-	if (confine_relay(relay.shadow != NULL))
+	if (relay.shadow ? confine_shadow() : confine_relay())
 		_exit(1);
 	_exit(serve_all(&relay, listener, o.keep));
 }
