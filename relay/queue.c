@@ -156,6 +156,7 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 	if (rc)
 		return rc;
 	q->guest_on = true;
+	q->stats.seen = 1;
 	return 0;
 }
 

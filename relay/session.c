@@ -154,12 +154,13 @@ static int serve(struct relay *r)
 {
 	for (;;) {
 		bool busy = r->shadow && shadow_run(r);
-		struct pollfd p[5] = {
+		struct pollfd p[6] = {
 			{.fd = r->fe.fd, .events = POLLIN},
 			{.fd = r->be.fd, .events = POLLIN},
 			{.fd = r->be.channel, .events = POLLIN},
 			{.fd = r->door.fd, .events = POLLIN},
 			{.fd = r->shadow ? r->shadow->epoll : -1, .events = POLLIN},
+			{.fd = r->shadow ? r->shadow->stats_fd : -1, .events = POLLIN},
 		};
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
@@ -176,13 +177,15 @@ static int serve(struct relay *r)
 			pause = 0;
 		if (busy)
 			pause = 0;
-		if (poll(p, 5, (int)pause) < 0) {
+		if (poll(p, 6, (int)pause) < 0) {
 			if (errno != EINTR)
 				return FATAL;
 			continue; /* what poll() has not filled in says nothing */
 		}
 		if (p[4].revents)
 			shadow_events(r);
+		if (p[5].revents)
+			stats_serve(r->shadow);
 		if (p[3].revents || r->door.gone) {
 			/* It speaks only when asked. */
 			r->door.gone = true;

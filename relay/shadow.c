@@ -338,17 +338,25 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	struct ring *ring = &r->rings[index];
 	struct vu_msg m;
 
-	if (ring->live && r->be.fd >= 0) {
+	r->shadow->now = now_ns();
+	if (ring->live && r->be.fd >= 0 && drain_begin(q)) {
 		vu_set(&m, VU_GET_VRING_BASE);
 		m.h.size = sizeof(m.p.state);
 		m.p.state = (struct vu_vring_state){.index = index};
-		/* Its base is of no interest: what it has used and what not is known here. */
-		if (!backend_ask(r, &m, WAIT_DRAIN))
+		if (!backend_ask(r, &m, WAIT_DRAIN)) {
 			ring->live = false;
+			if (!drain_end(q, m.p.state.num) && !r->shadow->backend_broke)
+				r->shadow->backend_broke =
+					"it answered GET_VRING_BASE while it was "
+					"still at work";
+		}
 	}
+	/* What it works on must not get slots back; and then all of the pool goes. */
+	if (r->shadow->backend_broke)
+		backend_lost(r, r->shadow->backend_broke);
+	r->shadow->backend_broke = NULL;
 	if (!q->guest_on)
 		return;
-	r->shadow->now = now_ns();
 	unwatch(q, q->kick);
 	if (q->back_on) {
 		unwatch(q, q->back_call);
@@ -365,10 +373,6 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	} else {
 		ring->base = device_end_base(&q->guest);
 	}
-	if (!r->shadow->backend_broke)
-		return;
-	backend_lost(r, r->shadow->backend_broke);
-	r->shadow->backend_broke = NULL;
 }
 
 void shadow_stop_in(struct relay *r, const struct vu_region *v)

@@ -92,6 +92,7 @@ struct queue_stats {
 	uint64_t resubmitted;
 	uint64_t wrong_lengths; /* used lengths that were too short to be true */
 	uint64_t latency_sum;	/* ns */
+	uint64_t seen;		/* the queue has run */
 	uint64_t latency[LATENCY_BUCKETS];
 };
 
@@ -157,6 +158,7 @@ struct shadow {
 	unsigned int nwaits;	    /* queues whose next chain found no room */
 	bool strict_layout;	    /* descriptors go down as the guest framed them */
 	int epoll;
+	int stats_fd; /* listening, or -1 */
 	unsigned int nactive;
 	uint16_t active[RING_MAX];
 	uint64_t now; /* ns */
@@ -231,6 +233,23 @@ bool flow_step(struct queue *q);
  */
 void flow_reap_rest(struct queue *q);
 
+/* drain.c */
+
+/**
+ * drain_begin - wait for what the backend has begun, before it is asked to stop
+ *
+ * Return: false if it has broken a rule meanwhile. Waits for seconds at most.
+ */
+bool drain_begin(struct queue *q);
+
+/**
+ * drain_end - the same when it has answered
+ * @base: its answer to GET_VRING_BASE
+ *
+ * Return: whether it works on nothing any more.
+ */
+bool drain_end(struct queue *q, uint32_t base);
+
 /* queue.c */
 
 /**
@@ -275,6 +294,13 @@ void queue_detach_guest(struct queue *q);
  */
 uint16_t queue_take_flight(struct queue *q);
 void queue_end_flight(struct queue *q, uint16_t n);
+
+/* stats.c */
+
+/**
+ * stats_serve - take one connection of s->stats_fd and answer it
+ */
+void stats_serve(struct shadow *s);
 
 /* shadow.c */
 

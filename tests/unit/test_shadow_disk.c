@@ -158,8 +158,7 @@ static bool one_used(struct peers *rig)
 			return false;
 		drv.used++;
 	} else {
-		const uint16_t *flags =
-			(const uint16_t *)(void *)(rig->mem + 16 * drv.used + 14);
+		const uint16_t *flags = (const uint16_t *)(void *)(rig->mem + 16 * drv.used + 14);
 		uint16_t f = __atomic_load_n(flags, __ATOMIC_ACQUIRE);
 
 		if (!!(f & 0x80) != drv.used_wrap || !!(f & 0x8000) != drv.used_wrap)
@@ -203,8 +202,8 @@ static int ring(struct peers *rig, uint32_t base)
 static void hello(struct peers *rig)
 {
 	uint64_t features = fe_get(rig, VU_GET_FEATURES), protocol;
-	uint64_t want = VU_BIT(VIRTIO_F_VERSION_1) | VU_BIT(VU_F_PROTOCOL) |
-			VU_BIT(VIRTIO_F_INDIRECT);
+	uint64_t want =
+		VU_BIT(VIRTIO_F_VERSION_1) | VU_BIT(VU_F_PROTOCOL) | VU_BIT(VIRTIO_F_INDIRECT);
 
 	assert_true(features & VU_BIT(VIRTIO_F_PACKED));
 	if (drv.packed)
