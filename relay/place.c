@@ -162,6 +162,7 @@ static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 			return;
 		}
 		move(to, from, have);
+		dirty_mark(&q->shadow->dirty, gpa, have);
 		q->stats.copies++;
 	}
 }

@@ -43,7 +43,8 @@
 
 uint64_t shadow_features_up(uint64_t backend)
 {
-	uint64_t own = RING_BITS | VU_BIT(VIRTIO_F_ACCESS_PLATFORM) | VU_BIT(VU_F_PROTOCOL);
+	uint64_t own = RING_BITS | VU_BIT(VIRTIO_F_ACCESS_PLATFORM) | VU_BIT(VU_F_PROTOCOL) |
+		       VU_BIT(VHOST_F_LOG_ALL);
 
 	if (backend & VU_BIT(VIRTIO_F_VERSION_1))
 		own |= VU_BIT(VIRTIO_F_PACKED);
@@ -364,6 +365,9 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 		queue_detach_back(q, true);
 		divide(r->shadow);
 	}
+	/* Whoever serves the ring next need not know that kicks had been switched off. */
+	device_end_listen(&q->guest);
+	queue_log_ring(q);
 	deactivate(q);
 	q->kick = q->call = -1;
 	ring->recover = false;
@@ -439,6 +443,10 @@ void shadow_session_end(struct relay *r)
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		queue_detach_guest(&s->queues[i]);
 	guest_reset(&s->guest);
+	ledger_close(s);
+	dirty_close(&s->dirty);
+	guest_watch_also(&s->guest, 0, NULL, 0);
+	s->dirty.on = false;
 }
 
 /* ---- the loop ---- */
@@ -448,6 +456,7 @@ static bool listen_to(struct queue *q)
 {
 	bool more = !q->broken && !q->waits && device_end_listen(&q->guest);
 
+	queue_log_ring(q);
 	return driver_end_listen(&q->back) || more;
 }
 

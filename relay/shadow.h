@@ -25,6 +25,7 @@
 #include <sluice/memfd.h>
 
 #include "device_end.h"
+#include "dirty.h"
 #include "driver_end.h"
 #include "ring.h"
 
@@ -96,6 +97,10 @@ struct queue_stats {
 	uint64_t latency[LATENCY_BUCKETS];
 };
 
+struct relay;
+struct ledger_queue;
+struct vu_msg;
+
 struct queue {
 	struct shadow *shadow;
 	uint16_t index;
@@ -131,7 +136,10 @@ struct queue {
 	uint64_t held;	  /* bytes of the pool that its flights have */
 	uint64_t used_at; /* when there was something to do last, ns */
 	uint64_t slept_at;
-	uint64_t spin; /* how long to look before sleeping, ns */
+	uint64_t spin;			  /* how long to look before sleeping, ns */
+	struct vu_region ring_written[2]; /* where in the guest the ring is written, for the log */
+	struct ledger_queue *ledger;	  /* its part of the in-flight buffer, or NULL */
+	uint64_t ledger_counter;
 	struct queue_stats stats;
 };
 
@@ -141,8 +149,6 @@ struct shadow_options {
 	uint64_t poll_ns;
 	bool huge_pages;
 };
-
-struct relay;
 
 struct shadow {
 	struct relay *relay;
@@ -162,6 +168,11 @@ struct shadow {
 	unsigned int nactive;
 	uint16_t active[RING_MAX];
 	uint64_t now; /* ns */
+	struct dirty dirty;
+	void *ledger; /* the in-flight buffer of the front-end, or NULL */
+	size_t ledger_len;
+	uint16_t ledger_queues;
+	uint16_t ledger_num;
 	uint64_t refused[REFUSALS];
 	uint64_t connects;
 	uint64_t pool_max_used;	   /* of pools that are gone */
@@ -284,6 +295,11 @@ void queue_detach_back(struct queue *q, bool free_slots);
 bool queue_hand_back(struct queue *q);
 
 /**
+ * queue_log_ring - the device's part of the ring has been written
+ */
+void queue_log_ring(struct queue *q);
+
+/**
  * queue_detach_guest - leave the guest's ring; flights that are left are dropped
  */
 void queue_detach_guest(struct queue *q);
@@ -294,6 +310,30 @@ void queue_detach_guest(struct queue *q);
  */
 uint16_t queue_take_flight(struct queue *q);
 void queue_end_flight(struct queue *q, uint16_t n);
+
+/* ledger.c */
+
+/* GET_INFLIGHT_FD and SET_INFLIGHT_FD (session.h). */
+int ledger_get(struct relay *r, struct vu_msg *m);
+int ledger_set(struct relay *r, struct vu_msg *m);
+
+/**
+ * ledger_close - forget the buffer, at the end of a session
+ */
+void ledger_close(struct shadow *s);
+
+/**
+ * ledger_begin - use the buffer for a queue whose guest's end has just been attached
+ *
+ * What an earlier relay has left in flight is parked then, and the ring goes on behind it.
+ */
+void ledger_begin(struct queue *q);
+
+/* A chain has been fetched; has been used, not published; all such have been; has been put back. */
+void ledger_fetched(struct queue *q, uint16_t head);
+void ledger_used(struct queue *q, uint16_t head);
+void ledger_published(struct queue *q);
+void ledger_handed_back(struct queue *q, uint16_t head);
 
 /* stats.c */
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -386,6 +387,99 @@ static void g5_reset_at_any_moment(void **state)
 	}
 }
 
+/* The relay dies, and the front-end goes on with another one and the in-flight buffer. */
+static void g5_dead_relay_loses_nothing(void **state)
+{
+	struct peers *rig = *state;
+	struct vu_inflight v = {.queues = 1, .num = NUM};
+	const uint16_t *u = (const uint16_t *)(void *)(rig->mem + RING_USED(NUM));
+	struct vu_msg m;
+	int fd;
+
+	if (access(qsd, X_OK))
+		skip();
+	start(rig, false, true);
+	assert_int_equal(fe_get_base(rig, 0), 0);
+	fe_send(rig, VU_GET_INFLIGHT_FD, 0, &v, sizeof(v), NULL, 0);
+	assert_true(fe_recv(rig, &m));
+	fd = vu_take_fd(&m);
+	assert_true(fd >= 0);
+	v = m.p.inflight;
+	assert_true(v.bytes >= 16 * NUM);
+	assert_int_equal(fe_ack(rig, VU_SET_INFLIGHT_FD, &v, sizeof(v), fd), 0);
+	assert_int_equal(ring(rig, 0), 0);
+	for (uint8_t round = 1; round <= 6; round++) {
+		for (uint16_t i = 0; i < 8; i++) {
+			memset(data_of(rig, i), round * 8 + i, SECTOR);
+			request(rig, i, true, i, SECTOR);
+		}
+		if (round % 2)
+			poll(NULL, 0, round);
+		kill(rig->relay, SIGKILL);
+		waitpid(rig->relay, NULL, 0);
+		unlink(rig->front);
+		peers_relay_shadow(rig, "--keep", NULL);
+		peers_connect(rig);
+		hello(rig);
+		assert_int_equal(fe_add_pool(rig), 0);
+		assert_int_equal(fe_ack(rig, VU_SET_INFLIGHT_FD, &v, sizeof(v), fd), 0);
+		assert_int_equal(ring(rig, u[1]), 0);
+		wait_used(rig, 8);
+		assert_int_equal(one_used(rig), false);
+		for (uint16_t i = 0; i < 8; i++) {
+			memset(data_of(rig, i), 0, SECTOR);
+			request(rig, i, false, i, SECTOR);
+		}
+		wait_used(rig, 8);
+		for (uint16_t i = 0; i < 8; i++)
+			check(rig, i, SECTOR, (uint8_t)(round * 8 + i));
+	}
+	close(fd);
+}
+
+static bool bit(const uint8_t *map, uint64_t gpa)
+{
+	return map[gpa >> 15] >> (gpa >> 12 & 7) & 1;
+}
+
+/* Live migration: what is written is logged, and nothing else. */
+static void g3_written_pages_are_logged(void **state)
+{
+	const uint64_t bytes = (POOL_GPA + POOL_BYTES) >> 15;
+	const struct vu_log log = {.bytes = bytes};
+	const uint64_t features =
+		VU_BIT(VIRTIO_F_VERSION_1) | VU_BIT(VU_F_PROTOCOL) | VU_BIT(VIRTIO_F_INDIRECT);
+	struct peers *rig = *state;
+	int fd = make_memfd("log", bytes);
+	uint8_t *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	unsigned int pages = 0;
+
+	if (access(qsd, X_OK))
+		skip();
+	start(rig, false, true);
+	request(rig, 0, false, 0, 3 * SECTOR);
+	wait_used(rig, 1);
+	fe_send(rig, VU_SET_LOG_BASE, 0, &log, sizeof(log), &fd, 1);
+	assert_true(fe_recv(rig, &(struct vu_msg){0}));
+	assert_int_equal(fe_ack_u64(rig, VU_SET_FEATURES, features | VU_BIT(VHOST_F_LOG_ALL), -1),
+			 0);
+	request(rig, 3, false, 0, 3 * SECTOR);
+	wait_used(rig, 1);
+	assert_int_equal(fe_ack_u64(rig, VU_SET_FEATURES, features, -1), 0);
+	assert_true(bit(map, POOL_GPA + RING_USED(NUM)));
+	assert_true(bit(map, POOL_GPA + BUFFER + 3 * STRIDE + SECTOR));
+	assert_true(bit(map, POOL_GPA + BUFFER + 4 * STRIDE - 1));
+	for (uint64_t at = 0; at < bytes; at++)
+		pages += (unsigned int)__builtin_popcount(map[at]);
+	/* The ring is in one page or two. */
+	assert_in_range(pages, 3, 4);
+	request(rig, 5, false, 0, SECTOR);
+	wait_used(rig, 1);
+	assert_false(bit(map, POOL_GPA + BUFFER + 5 * STRIDE + SECTOR));
+	munmap(map, bytes);
+	close(fd);
+}
+
 static unsigned long switches(pid_t pid)
 {
 	unsigned long n = 0;
@@ -433,6 +527,8 @@ int main(void)
 		T(g5_stopped_without_a_daemon),
 		T(g5_memory_moves),
 		T(g5_reset_at_any_moment),
+		T(g5_dead_relay_loses_nothing),
+		T(g3_written_pages_are_logged),
 		T(g5_idle_relay_sleeps),
 	};
 
