@@ -33,8 +33,10 @@
 #include "shadow.h"
 #include "state.h"
 
-#define SLICE_NS UINT64_C(200000) /* after which the sockets are looked at */
-#define EVENTS	 64
+#define SLICE_NS       UINT64_C(200000) /* after which the sockets are looked at */
+#define EVENTS	       64
+#define CROWDED_NS     UINT64_C(60000)
+#define CROWDED_FOR_NS UINT64_C(100000000)
 
 #define DEVICE_BITS                                                                                \
 	(UINT64_C(0xffffff) | VU_BIT(VIRTIO_F_ANY_LAYOUT) | VU_BIT(VIRTIO_F_VERSION_1) |           \
@@ -515,6 +517,19 @@ static void one_broke(struct relay *r, struct queue *q)
 	ring_signal(ring->err);
 }
 
+/* The peers may need the processor that this one spins on. If it is long until it comes back, others
+ * need it too: then to spin is to be taken off it when there is work, and sleeping is the faster
+ * way, since who wakes up is let in soon. */
+static void yield(struct shadow *s)
+{
+	uint64_t before = s->now;
+
+	sched_yield();
+	s->now = now_ns();
+	if (s->now - before > CROWDED_NS)
+		s->crowded = s->now + CROWDED_FOR_NS;
+}
+
 /* What one queue gives back may be what another one waits for. */
 static void wake_waiting(struct shadow *s)
 {
@@ -542,7 +557,7 @@ bool shadow_run(struct relay *r)
 			if (flow_step(q)) {
 				worked = true;
 				q->used_at = s->now;
-			} else if (s->now - q->used_at >= q->spin) {
+			} else if (s->now - q->used_at >= q->spin || s->now < s->crowded) {
 				rest(q);
 			}
 			if (s->backend_broke) {
@@ -555,8 +570,9 @@ bool shadow_run(struct relay *r)
 		if (worked && s->nwaits)
 			wake_waiting(s);
 		if (!worked && s->nactive)
-			sched_yield();
-		s->now = now_ns();
+			yield(s);
+		else
+			s->now = now_ns();
 	} while (s->nactive && s->now < end);
 	return s->nactive != 0;
 }

@@ -167,7 +167,8 @@ struct shadow {
 	int stats_fd; /* listening, or -1 */
 	unsigned int nactive;
 	uint16_t active[RING_MAX];
-	uint64_t now; /* ns */
+	uint64_t now;	  /* ns */
+	uint64_t crowded; /* until when spinning is of no use, ns */
 	struct dirty dirty;
 	void *ledger; /* the in-flight buffer of the front-end, or NULL */
 	size_t ledger_len;
