@@ -270,10 +270,16 @@ static int confine(const char *who, const struct allowed *list, size_t n,
 	return rc;
 }
 
-int confine_relay(bool in_data_path)
+int confine_relay(void)
 {
 	leave_namespaces();
-	return confine("the relay", relay, COUNT(relay), shadow, in_data_path ? COUNT(shadow) : 0);
+	return confine("the relay", relay, COUNT(relay), NULL, 0);
+}
+
+int confine_shadow(void)
+{
+	leave_namespaces();
+	return confine("the relay", relay, COUNT(relay), shadow, COUNT(shadow));
 }
 
 int confine_door(void)

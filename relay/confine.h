@@ -7,17 +7,21 @@
 #ifndef RELAY_CONFINE_H
 #define RELAY_CONFINE_H
 
-#include <stdbool.h>
-
 /**
  * confine_relay - give up everything that serving peers does not need
- * @in_data_path: shadow mode: the guest's memory is mapped and copied
  *
  * Return: 0; a negative errno, with a line in the log, if the process could not be confined: it
  * must not go on then.
  * Context: one thread, before the first byte from a peer is read.
  */
-int confine_relay(bool in_data_path);
+int confine_relay(void);
+
+/**
+ * confine_shadow - the same for shadow mode, which maps the guest's memory and makes pools
+ *
+ * Return, context: as confine_relay().
+ */
+int confine_shadow(void);
 
 /**
  * confine_door - the same for the helper of door.h, which keeps the file system

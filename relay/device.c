@@ -33,7 +33,7 @@ uint64_t device_features(const struct relay *r)
 
 uint64_t device_protocol(const struct relay *r)
 {
-	return (r->be.protocol & VU_P_PASSED) | VU_P_OWN;
+	return (r->be.protocol & VU_P_PASSED) | VU_P_OWN | (r->shadow ? VU_P_SHADOW : 0);
 }
 
 static int outside(const char *what, uint64_t extra)
@@ -51,14 +51,20 @@ static int while_running(unsigned int index)
 
 int device_set_features(struct relay *r, struct vu_msg *m)
 {
-	uint64_t extra = m->p.u64 & ~device_features(r);
+	uint64_t extra = m->p.u64 & ~device_features(r), changed;
 
 	if (extra)
 		return outside("SET_FEATURES", extra);
+	if (r->shadow)
+		r->shadow->dirty.on = m->p.u64 & VU_BIT(VHOST_F_LOG_ALL);
+	/* Logging is switched on and off while rings run; it is no business of the backend's. */
+	changed = (m->p.u64 ^ r->fe.features) & ~VU_BIT(VHOST_F_LOG_ALL);
 	for (unsigned int i = 0; i < RING_MAX; i++)
-		if (r->rings[i].live && m->p.u64 != r->fe.features)
+		if ((r->rings[i].live || r->rings[i].recover) && changed)
 			return while_running(i);
 	r->fe.features = m->p.u64;
+	if (r->shadow && r->fe.features_set && !changed)
+		return DONE;
 	r->fe.features_set = true;
 	if (backend_set_features(r) == -EREMOTEIO) {
 		r->fe.features_set = false;

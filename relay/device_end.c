@@ -172,7 +172,6 @@ static bool fill(struct device_end *e)
 static int fetch_split(struct device_end *e, struct guest *g, struct chain *c, const char **why)
 {
 	uint16_t ahead, head;
-	uint32_t i, steps = 0;
 
 	if (e->seen == e->next && !fill(e))
 		return 0;
@@ -188,6 +187,17 @@ static int fetch_split(struct device_end *e, struct guest *g, struct chain *c, c
 		/* Prefetching needs no right address. It is read again, and checked, in its turn. */
 		__builtin_prefetch(&e->desc[2 * (after & (e->num - 1))]);
 	}
+	return device_end_walk(e, g, head, c, why);
+}
+
+int device_end_walk(struct device_end *e, struct guest *g, uint16_t head, struct chain *c,
+		    const char **why)
+{
+	uint32_t i, steps = 0;
+
+	c->count = 1;
+	c->nout = c->nin = 0;
+	c->out = c->in = 0;
 	c->id = head;
 	for (i = head;;) {
 		struct vring_desc d;
@@ -229,6 +239,8 @@ static int fetch_packed(struct device_end *e, struct guest *g, struct chain *c, 
 	uint64_t half;
 	uint16_t i = e->next;
 
+	c->count = c->nout = c->nin = 0;
+	c->out = c->in = 0;
 	if (!available(e, &half))
 		return 0;
 	d = vring_unpack(vring_load64(&e->desc[2 * i]), half, true);
@@ -256,11 +268,8 @@ static int fetch_packed(struct device_end *e, struct guest *g, struct chain *c, 
 
 int device_end_fetch(struct device_end *e, struct guest *g, struct chain *c, const char **why)
 {
-	c->count = c->nout = c->nin = 0;
-	c->out = c->in = 0;
 	if (e->packed)
 		return fetch_packed(e, g, c, why);
-	c->count = 1;
 	return fetch_split(e, g, c, why);
 }
 

@@ -78,6 +78,14 @@ uint32_t device_end_base(const struct device_end *e);
 int device_end_fetch(struct device_end *e, struct guest *g, struct chain *c, const char **why);
 
 /**
+ * device_end_walk - read one chain of a split ring by its head
+ *
+ * All else as for device_end_fetch().
+ */
+int device_end_walk(struct device_end *e, struct guest *g, uint16_t head, struct chain *c,
+		    const char **why);
+
+/**
  * device_end_take - move past the chain that device_end_fetch() has read
  */
 void device_end_take(struct device_end *e, const struct chain *c);

@@ -295,3 +295,27 @@ bool driver_end_listen(struct driver_end *d)
 	vring_full_barrier();
 	return driver_end_pending(d);
 }
+
+bool driver_end_untaken(const struct driver_end *d, uint32_t base)
+{
+	uint32_t at, left;
+
+	if (!d->packed)
+		return (uint16_t)(d->next - (uint16_t)base) == d->busy;
+	at = base & 0x7fff;
+	left = d->num - d->nfree;
+	if (at >= d->num)
+		return false;
+	/* The wrap counters tell a full ring from an empty one. */
+	if ((base >> 15 & 1) == d->avail_wrap)
+		return d->next >= at && d->next - at == left;
+	return (uint32_t)d->next + d->num - at == left;
+}
+
+bool driver_end_seems_untaken(const struct driver_end *d, bool idle)
+{
+	if (d->packed || !d->event_idx)
+		return idle;
+	/* It asks for the next kick after what it has taken (virtio 1.2, 2.7.10). */
+	return (uint16_t)(d->next - vring_load16(&d->device[2 + 4 * d->num])) == d->busy;
+}

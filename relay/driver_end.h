@@ -123,4 +123,16 @@ void driver_end_quiet(struct driver_end *d);
  */
 bool driver_end_listen(struct driver_end *d);
 
+/**
+ * driver_end_untaken - whether a device that has stopped at @base has taken nothing that it has not
+ * used
+ */
+bool driver_end_untaken(const struct driver_end *d, uint32_t base);
+
+/**
+ * driver_end_seems_untaken - the same, guessed while it runs
+ * @idle: it has not used anything for a while
+ */
+bool driver_end_seems_untaken(const struct driver_end *d, bool idle);
+
 #endif

@@ -46,6 +46,7 @@ static void complete(struct queue *q, uint16_t n, uint32_t len)
 		back = used_len_copy(q, f, len);
 	}
 	place_back(q, f, back);
+	ledger_used(q, f->id);
 	device_end_use(&q->guest, f->id, f->count, len);
 	q->stats.requests++;
 	count_latency(q, f);
@@ -55,6 +56,8 @@ static void complete(struct queue *q, uint16_t n, uint32_t len)
 static void publish_used(struct queue *q)
 {
 	device_end_publish(&q->guest);
+	ledger_published(q);
+	queue_log_ring(q);
 	if (device_end_must_call(&q->guest) && q->call >= 0) {
 		ring_signal_often(q->call, q->shadow->now);
 		q->stats.calls++;
@@ -173,6 +176,8 @@ static bool send_next(struct queue *q)
 	if (!chain.nout && !chain.nin) {
 		/* Nothing to do for a device. */
 		device_end_take(&q->guest, &chain);
+		ledger_fetched(q, chain.id);
+		ledger_used(q, chain.id);
 		device_end_use(&q->guest, chain.id, chain.count, 0);
 		publish_used(q);
 		queue_end_flight(q, n);
@@ -194,6 +199,7 @@ static bool send_next(struct queue *q)
 	f->count = chain.count;
 	f->since = q->shadow->now;
 	device_end_take(&q->guest, &chain);
+	ledger_fetched(q, f->id);
 	send_down(q, n, (uint32_t)rc);
 	return true;
 }

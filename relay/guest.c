@@ -32,28 +32,39 @@
 
 static struct guest *watched;
 
+static bool replace(void *map, size_t len, uintptr_t at)
+{
+	if (!map || at - (uintptr_t)map >= len)
+		return false;
+	if (mmap(map, len, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return false;
+	watched->gone = true;
+	return true;
+}
+
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
 
 	(void)sig;
 	(void)context;
-	for (unsigned int i = 0; watched && i < watched->n; i++) {
-		struct guest_region *r = &watched->regions[i];
-
-		if (!r->map || at - (uintptr_t)r->map >= r->map_len)
-			continue;
-		if (mmap(r->map, r->map_len, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-			 0) == MAP_FAILED)
-			break;
-		watched->gone = true;
-		return;
-	}
+	for (unsigned int i = 0; watched && i < watched->n; i++)
+		if (replace(watched->regions[i].map, watched->regions[i].map_len, at))
+			return;
+	for (unsigned int i = 0; watched && i < 2; i++)
+		if (replace(watched->also[i].map, watched->also[i].len, at))
+			return;
 	/* The access is this process' own: no lock of the log's can be held at this moment. */
 	relay_log("memory is not there (SIGBUS at an address that is not the guest's): if the pool "
 		  "is on huge pages, there are too few of them (/proc/meminfo, HugePages_Free)");
 	_exit(1);
+}
+
+void guest_watch_also(struct guest *g, unsigned int which, void *map, size_t len)
+{
+	g->also[which].map = map;
+	g->also[which].len = len;
 }
 
 void guest_watch(struct guest *g)

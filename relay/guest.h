@@ -27,6 +27,10 @@ struct guest {
 	unsigned int n;
 	unsigned int hint; /* where the last answer was found */
 	bool gone;	   /* a file has been shrunk: nothing read from here on means anything */
+	struct {
+		void *map;
+		size_t len;
+	} also[2]; /* other files of the front-end: the log, the in-flight buffer */
 	struct guest_region regions[VU_MEM_SLOTS]; /* sorted by v.gpa, none overlaps another */
 };
 
@@ -88,6 +92,12 @@ void *guest_user(const struct guest *g, uint64_t user, uint64_t len);
  * Afterwards @g->gone says that it has happened. Whatever else raises SIGBUS ends the process.
  */
 void guest_watch(struct guest *g);
+
+/**
+ * guest_watch_also - the same for another mapping of what the front-end has sent
+ * @which: 0 or 1, which of the places for such; @map NULL forgets it
+ */
+void guest_watch_also(struct guest *g, unsigned int which, void *map, size_t len);
 
 /**
  * guest_find_at - guest_at() where the hint was wrong

@@ -15,6 +15,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -278,10 +279,10 @@ static int listen_on(const char *path)
 	return fd;
 }
 
-/* Each ring may have three fds and each region one. */
+/* Each ring may have three fds, in shadow mode five, and each region one. */
 static void raise_fd_limit(void)
 {
-	const rlim_t want = 3 * RING_MAX + VU_MEM_SLOTS + 64;
+	const rlim_t want = 5 * RING_MAX + VU_MEM_SLOTS + 64;
 	struct rlimit l;
 
 	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want)
@@ -293,8 +294,17 @@ static void raise_fd_limit(void)
 static int serve_all(struct relay *r, int listener, bool keep)
 {
 	for (;;) {
-		int status, fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		struct pollfd p[2] = {
+			{.fd = listener, .events = POLLIN},
+			{.fd = r->shadow ? r->shadow->stats_fd : -1, .events = POLLIN},
+		};
+		int status, fd;
 
+		if (poll(p, 2, -1) > 0 && p[1].revents)
+			stats_serve(r->shadow);
+		if (!p[0].revents)
+			continue;
+		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
 			continue;
 		if (fd < 0) {
@@ -335,9 +345,12 @@ int sluice_relay_main(int argc, char **argv)
 			relay_log("cannot start: %s", strerror(-rc));
 			return 1;
 		}
+		shadow.stats_fd = o.stats ? listen_on(o.stats) : -1;
+		if (o.stats && shadow.stats_fd < 0)
+			return 1;
 		relay.shadow = &shadow;
 	}
-	if (confine_relay(relay.shadow != NULL))
+	if (relay.shadow ? confine_shadow() : confine_relay())
 		_exit(1);
 	_exit(serve_all(&relay, listener, o.keep));
 }

@@ -113,6 +113,36 @@ static void *part(const struct guest *g, uint64_t user, uint64_t len, uint64_t a
 	return (uintptr_t)p % align ? NULL : p;
 }
 
+static struct vu_region written(const struct guest *g, uint64_t user, uint64_t size)
+{
+	struct vu_region v = {0};
+
+	for (unsigned int i = 0; i < g->n; i++)
+		if (user - g->regions[i].v.user < g->regions[i].v.size)
+			v = (struct vu_region){
+				.gpa = g->regions[i].v.gpa + (user - g->regions[i].v.user),
+				.size = size,
+			};
+	return v;
+}
+
+/* The parts of the ring that the device writes. */
+static void log_where(struct queue *q, const struct ring *ring, bool packed)
+{
+	const struct guest *g = &q->shadow->guest;
+
+	q->ring_written[0] = written(g, ring->used, packed ? 4 : 6 + 8ull * ring->num);
+	q->ring_written[1] = packed ? written(g, ring->desc, 16ull * ring->num)
+				    /* Handing chains back writes it. */
+				    : written(g, ring->avail, 6 + 2ull * ring->num);
+}
+
+void queue_log_ring(struct queue *q)
+{
+	for (unsigned int i = 0; i < 2; i++)
+		dirty_mark(&q->shadow->dirty, q->ring_written[i].gpa, q->ring_written[i].size);
+}
+
 int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t features)
 {
 	const struct guest *g = &q->shadow->guest;
@@ -156,6 +186,9 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 	if (rc)
 		return rc;
 	q->guest_on = true;
+	q->stats.seen = 1;
+	log_where(q, ring, packed);
+	ledger_begin(q);
 	return 0;
 }
 
@@ -281,8 +314,11 @@ bool queue_hand_back(struct queue *q)
 	tail = q->fetched - q->flights[q->first].order == q->nflights;
 	if (device_end_unfetch(&q->guest, ids, n, descs, tail))
 		return false;
-	while (q->first != FLIGHT_NONE)
+	queue_log_ring(q);
+	while (q->first != FLIGHT_NONE) {
+		ledger_handed_back(q, q->flights[q->first].id);
 		queue_end_flight(q, q->first);
+	}
 	q->parked = FLIGHT_NONE;
 	return true;
 }

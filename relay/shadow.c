@@ -33,8 +33,10 @@
 #include "shadow.h"
 #include "state.h"
 
-#define SLICE_NS UINT64_C(200000) /* after which the sockets are looked at */
-#define EVENTS	 64
+#define SLICE_NS       UINT64_C(200000) /* after which the sockets are looked at */
+#define EVENTS	       64
+#define CROWDED_NS     UINT64_C(60000)
+#define CROWDED_FOR_NS UINT64_C(100000000)
 
 #define DEVICE_BITS                                                                                \
 	(UINT64_C(0xffffff) | VU_BIT(VIRTIO_F_ANY_LAYOUT) | VU_BIT(VIRTIO_F_VERSION_1) |           \
@@ -43,7 +45,8 @@
 
 uint64_t shadow_features_up(uint64_t backend)
 {
-	uint64_t own = RING_BITS | VU_BIT(VIRTIO_F_ACCESS_PLATFORM) | VU_BIT(VU_F_PROTOCOL);
+	uint64_t own = RING_BITS | VU_BIT(VIRTIO_F_ACCESS_PLATFORM) | VU_BIT(VU_F_PROTOCOL) |
+		       VU_BIT(VHOST_F_LOG_ALL);
 
 	if (backend & VU_BIT(VIRTIO_F_VERSION_1))
 		own |= VU_BIT(VIRTIO_F_PACKED);
@@ -338,17 +341,25 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	struct ring *ring = &r->rings[index];
 	struct vu_msg m;
 
-	if (ring->live && r->be.fd >= 0) {
+	r->shadow->now = now_ns();
+	if (ring->live && r->be.fd >= 0 && drain_begin(q)) {
 		vu_set(&m, VU_GET_VRING_BASE);
 		m.h.size = sizeof(m.p.state);
 		m.p.state = (struct vu_vring_state){.index = index};
-		/* Its base is of no interest: what it has used and what not is known here. */
-		if (!backend_ask(r, &m, WAIT_DRAIN))
+		if (!backend_ask(r, &m, WAIT_DRAIN)) {
 			ring->live = false;
+			if (!drain_end(q, m.p.state.num) && !r->shadow->backend_broke)
+				r->shadow->backend_broke =
+					"it answered GET_VRING_BASE while it was "
+					"still at work";
+		}
 	}
+	/* What it works on must not get slots back; and then all of the pool goes. */
+	if (r->shadow->backend_broke)
+		backend_lost(r, r->shadow->backend_broke);
+	r->shadow->backend_broke = NULL;
 	if (!q->guest_on)
 		return;
-	r->shadow->now = now_ns();
 	unwatch(q, q->kick);
 	if (q->back_on) {
 		unwatch(q, q->back_call);
@@ -356,6 +367,9 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 		queue_detach_back(q, true);
 		divide(r->shadow);
 	}
+	/* Whoever serves the ring next need not know that kicks had been switched off. */
+	device_end_listen(&q->guest);
+	queue_log_ring(q);
 	deactivate(q);
 	q->kick = q->call = -1;
 	ring->recover = false;
@@ -365,10 +379,6 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	} else {
 		ring->base = device_end_base(&q->guest);
 	}
-	if (!r->shadow->backend_broke)
-		return;
-	backend_lost(r, r->shadow->backend_broke);
-	r->shadow->backend_broke = NULL;
 }
 
 void shadow_stop_in(struct relay *r, const struct vu_region *v)
@@ -435,6 +445,10 @@ void shadow_session_end(struct relay *r)
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		queue_detach_guest(&s->queues[i]);
 	guest_reset(&s->guest);
+	ledger_close(s);
+	dirty_close(&s->dirty);
+	guest_watch_also(&s->guest, 0, NULL, 0);
+	s->dirty.on = false;
 }
 
 /* ---- the loop ---- */
@@ -444,6 +458,7 @@ static bool listen_to(struct queue *q)
 {
 	bool more = !q->broken && !q->waits && device_end_listen(&q->guest);
 
+	queue_log_ring(q);
 	return driver_end_listen(&q->back) || more;
 }
 
@@ -502,6 +517,19 @@ static void one_broke(struct relay *r, struct queue *q)
 	ring_signal(ring->err);
 }
 
+/* The peers may need the processor that this one spins on. If it is long until it comes back, others
+ * need it too: then to spin is to be taken off it when there is work, and sleeping is the faster
+ * way, since who wakes up is let in soon. */
+static void yield(struct shadow *s)
+{
+	uint64_t before = s->now;
+
+	sched_yield();
+	s->now = now_ns();
+	if (s->now - before > CROWDED_NS)
+		s->crowded = s->now + CROWDED_FOR_NS;
+}
+
 /* What one queue gives back may be what another one waits for. */
 static void wake_waiting(struct shadow *s)
 {
@@ -529,7 +557,7 @@ bool shadow_run(struct relay *r)
 			if (flow_step(q)) {
 				worked = true;
 				q->used_at = s->now;
-			} else if (s->now - q->used_at >= q->spin) {
+			} else if (s->now - q->used_at >= q->spin || s->now < s->crowded) {
 				rest(q);
 			}
 			if (s->backend_broke) {
@@ -542,8 +570,9 @@ bool shadow_run(struct relay *r)
 		if (worked && s->nwaits)
 			wake_waiting(s);
 		if (!worked && s->nactive)
-			sched_yield();
-		s->now = now_ns();
+			yield(s);
+		else
+			s->now = now_ns();
 	} while (s->nactive && s->now < end);
 	return s->nactive != 0;
 }

@@ -25,6 +25,7 @@
 #include <sluice/memfd.h>
 
 #include "device_end.h"
+#include "dirty.h"
 #include "driver_end.h"
 #include "ring.h"
 
@@ -92,8 +93,13 @@ struct queue_stats {
 	uint64_t resubmitted;
 	uint64_t wrong_lengths; /* used lengths that were too short to be true */
 	uint64_t latency_sum;	/* ns */
+	uint64_t seen;		/* the queue has run */
 	uint64_t latency[LATENCY_BUCKETS];
 };
+
+struct relay;
+struct ledger_queue;
+struct vu_msg;
 
 struct queue {
 	struct shadow *shadow;
@@ -130,7 +136,10 @@ struct queue {
 	uint64_t held;	  /* bytes of the pool that its flights have */
 	uint64_t used_at; /* when there was something to do last, ns */
 	uint64_t slept_at;
-	uint64_t spin; /* how long to look before sleeping, ns */
+	uint64_t spin;			  /* how long to look before sleeping, ns */
+	struct vu_region ring_written[2]; /* where in the guest the ring is written, for the log */
+	struct ledger_queue *ledger;	  /* its part of the in-flight buffer, or NULL */
+	uint64_t ledger_counter;
 	struct queue_stats stats;
 };
 
@@ -140,8 +149,6 @@ struct shadow_options {
 	uint64_t poll_ns;
 	bool huge_pages;
 };
-
-struct relay;
 
 struct shadow {
 	struct relay *relay;
@@ -157,9 +164,16 @@ struct shadow {
 	unsigned int nwaits;	    /* queues whose next chain found no room */
 	bool strict_layout;	    /* descriptors go down as the guest framed them */
 	int epoll;
+	int stats_fd; /* listening, or -1 */
 	unsigned int nactive;
 	uint16_t active[RING_MAX];
-	uint64_t now; /* ns */
+	uint64_t now;	  /* ns */
+	uint64_t crowded; /* until when spinning is of no use, ns */
+	struct dirty dirty;
+	void *ledger; /* the in-flight buffer of the front-end, or NULL */
+	size_t ledger_len;
+	uint16_t ledger_queues;
+	uint16_t ledger_num;
 	uint64_t refused[REFUSALS];
 	uint64_t connects;
 	uint64_t pool_max_used;	   /* of pools that are gone */
@@ -231,6 +245,23 @@ bool flow_step(struct queue *q);
  */
 void flow_reap_rest(struct queue *q);
 
+/* drain.c */
+
+/**
+ * drain_begin - wait for what the backend has begun, before it is asked to stop
+ *
+ * Return: false if it has broken a rule meanwhile. Waits for seconds at most.
+ */
+bool drain_begin(struct queue *q);
+
+/**
+ * drain_end - the same when it has answered
+ * @base: its answer to GET_VRING_BASE
+ *
+ * Return: whether it works on nothing any more.
+ */
+bool drain_end(struct queue *q, uint32_t base);
+
 /* queue.c */
 
 /**
@@ -265,6 +296,11 @@ void queue_detach_back(struct queue *q, bool free_slots);
 bool queue_hand_back(struct queue *q);
 
 /**
+ * queue_log_ring - the device's part of the ring has been written
+ */
+void queue_log_ring(struct queue *q);
+
+/**
  * queue_detach_guest - leave the guest's ring; flights that are left are dropped
  */
 void queue_detach_guest(struct queue *q);
@@ -275,6 +311,37 @@ void queue_detach_guest(struct queue *q);
  */
 uint16_t queue_take_flight(struct queue *q);
 void queue_end_flight(struct queue *q, uint16_t n);
+
+/* ledger.c */
+
+/* GET_INFLIGHT_FD and SET_INFLIGHT_FD (session.h). */
+int ledger_get(struct relay *r, struct vu_msg *m);
+int ledger_set(struct relay *r, struct vu_msg *m);
+
+/**
+ * ledger_close - forget the buffer, at the end of a session
+ */
+void ledger_close(struct shadow *s);
+
+/**
+ * ledger_begin - use the buffer for a queue whose guest's end has just been attached
+ *
+ * What an earlier relay has left in flight is parked then, and the ring goes on behind it.
+ */
+void ledger_begin(struct queue *q);
+
+/* A chain has been fetched; has been used, not published; all such have been; has been put back. */
+void ledger_fetched(struct queue *q, uint16_t head);
+void ledger_used(struct queue *q, uint16_t head);
+void ledger_published(struct queue *q);
+void ledger_handed_back(struct queue *q, uint16_t head);
+
+/* stats.c */
+
+/**
+ * stats_serve - take one connection of s->stats_fd and answer it
+ */
+void stats_serve(struct shadow *s);
 
 /* shadow.c */
 
