@@ -123,7 +123,7 @@ one_job() {
 		case $2 in
 		128k*)
 			sample "$1" "$2-copying" "$rate" MiB/s
-			sample "$1" "$2-pool-high" "$(pool_high "$3" "$4")" times
+			sample "$1" "$2-pool-high" "$(pool_high "$3" "$4")" times || die "no statistics"
 			;;
 		esac
 	fi

@@ -87,8 +87,9 @@ relay_start() {
 # relay_stat NAME: a figure from the statistics of the relay started with --stats $VM_DIR/stats,
 # summed over its labels.
 relay_stat() {
-	curl -s --max-time 5 --unix-socket "$VM_DIR/stats" http://relay/metrics |
-		awk -v n="$1" '$1 == n || index($1, n "{") == 1 { s += $2 } END { print s + 0 }'
+	curl -sS --http0.9 --max-time 5 --unix-socket "$VM_DIR/stats" http://relay/metrics |
+		awk -v n="$1" '$1 == n || index($1, n "{") == 1 { s += $2; n_seen = 1 }
+			END { if (n_seen) print s; exit !n_seen }'
 }
 
 alive() { kill -0 "$1" 2>/dev/null; }
