@@ -84,6 +84,34 @@ relay_start() {
 		"$(tail -n 3 "$VM_DIR/relay.log")"
 }
 
+# backend_start SOCKET COMMAND...: any other stock backend; sets BACKEND_PID.
+backend_start() {
+	local socket=$1
+	shift
+	rm -f "$socket"
+	"$@" >>"$VM_DIR/backend.log" 2>&1 </dev/null &
+	BACKEND_PID=$!
+	PEERS+=("$BACKEND_PID")
+	wait_socket "$BACKEND_PID" "$socket" || die "$1 did not start: $(tail -n 3 "$VM_DIR/backend.log")"
+}
+
+# qemu_use 10.0|system: with which QEMU guests boot from now on.
+qemu_use() {
+	local dir
+	VM_QEMU=(qemu-system-x86_64)
+	[ "$1" != system ] || return 0
+	dir=$(suite_get bookworm-backports qemu qemu-system-x86 qemu-system-common qemu-system-data) ||
+		exit 1
+	VM_QEMU=("$dir/usr/bin/qemu-system-x86_64" -L "$dir/usr/share/qemu" -L /usr/share/seabios
+		-L /usr/share/qemu)
+}
+
+# all_memory_shared: QEMU's options for a guest whose memory its vhost-user device is given.
+all_memory_shared() {
+	echo "-machine memory-backend=ram" \
+		"-object memory-backend-memfd,id=ram,share=on,size=${VM_MEMORY}M"
+}
+
 # relay_stat NAME: a figure from the statistics of the relay started with --stats $VM_DIR/stats,
 # summed over its labels.
 relay_stat() {
