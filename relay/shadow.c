@@ -297,7 +297,9 @@ static void start_ready(struct relay *r, unsigned int index)
 		rc = backend_memory(r, NULL);
 	if (!rc)
 		rc = queue_attach_back(q, backend_features(r));
-	if (rc == -ENOTCONN)
+	if (rc == -EREMOTEIO)
+		backend_lost(r, "it refused the pool");
+	if (rc == -EREMOTEIO || rc == -ENOTCONN)
 		return;
 	if (rc) {
 		give_up(r, index,
@@ -309,10 +311,9 @@ static void start_ready(struct relay *r, unsigned int index)
 	s->strict_layout =
 		!(backend_features(r) & (VU_BIT(VIRTIO_F_VERSION_1) | VU_BIT(VIRTIO_F_ANY_LAYOUT)));
 	rc = start(r, index);
-	if (rc == -EREMOTEIO) {
-		queue_detach_back(q, true);
-		give_up(r, index, "the backend refused to run it");
-	}
+	/* Refused once, it may take it the next time; with half of a ring it is of no use. */
+	if (rc == -EREMOTEIO)
+		backend_lost(r, "it refused to run a ring");
 	if (rc)
 		return;
 	ring->recover = false;
