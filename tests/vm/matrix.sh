@@ -50,7 +50,8 @@ vm_test() {
 			-device "virtio-net-pci,netdev=net,addr=07.0$modern")
 	fi
 	# shellcheck disable=SC2046
-	vm_run $(all_memory_shared) "${options[@]}"
+	vm_run $(all_memory_shared) "${options[@]}" ||
+		tail -n 5 "$VM_DIR"/relay-*.log "$VM_DIR/backend.log" 2>/dev/null | sed "s/^/# /"
 	[ "$MATRIX_RELAY" = direct ] ||
 		tap_check "nothing was refused" not grep -h refused "$VM_DIR"/relay-*.log
 }
