@@ -262,6 +262,17 @@ static const uint32_t answered[] = {
 	VU_SET_VRING_KICK, VU_SET_VRING_ENABLE,	     VU_SET_FEATURES,
 };
 
+/* Which of these slips a request gets: all ways of being wrong for one of each kind, the ways that its
+ * own handling sees for the others. */
+static bool worth_it(uint32_t request, enum slip slip)
+{
+	if (request == VU_GET_FEATURES || request == VU_ADD_MEM_REG ||
+	    request == VU_SET_MEM_TABLE || request == VU_SET_VRING_KICK)
+		return true;
+	return slip == SLIP_SIZE || slip == SLIP_FDS || slip == SLIP_REFUSE || slip == SLIP_CLOSE ||
+	       slip == SLIP_WILD;
+}
+
 /* Each answer of the backend wrong in each way, once, while a front-end comes up. Some of it ends
  * the session, where the spec has no better error: then the front-end comes again. */
 static void g4_no_answer_of_the_backend_harms(void **state)
@@ -278,6 +289,10 @@ static void g4_no_answer_of_the_backend_harms(void **state)
 	before = relay_weight(p->rig);
 	for (size_t i = 0; i < ARRAY(answered); i++)
 		for (enum slip slip = SLIP_SIZE; slip < SLIP_SLIPS; slip++) {
+			/* The pairing with a table is for that one. */
+			if (!worth_it(answered[i], slip) ||
+			    (p->pairing->device_packed && answered[i] != VU_SET_MEM_TABLE))
+				continue;
 			print_message("  %s: %s\n", vu_rule(answered[i])->name, slip_name(slip));
 			/* The backend is new, and so slips while the relay brings it up. */
 			device_kill(&p->device);
