@@ -112,6 +112,7 @@ static const struct allowed shadow[] = {
 	ANY(ftruncate),			/* its size */
 	ARG(fcntl, 1, F_ADD_SEALS),	/* and that nobody changes it any more */
 	ANY(fallocate),			/* what a shrinking pool gives back */
+	ANY(read),			/* the eventfd by which a pool asks to grow */
 	ANY(eventfd2),			/* for the backend to be kicked by and to call by */
 	ANY(epoll_ctl),			/* the eventfds of all queues */
 	ANY(epoll_wait),		/* the same */

@@ -25,6 +25,7 @@
 
 #define WAIT_QUIET   5000 /* ms for requests that the device has taken */
 #define WAIT_NOTHING 100  /* ms without any progress, where that cannot be known */
+#define WAIT_POLLED  1000 /* the same for a device that polls, and so leaves its event index alone */
 #define WAIT_AFTER   1000 /* ms for what it finishes after it has answered */
 
 /* Reaps until nothing is left that the device is known to work on. */
@@ -43,7 +44,8 @@ static void reap_until(struct queue *q, bool after, uint32_t base, int64_t bound
 		if (now >= deadline)
 			return;
 		if (after ? driver_end_untaken(&q->back, base)
-			  : driver_end_seems_untaken(&q->back, now - moved >= WAIT_NOTHING))
+			  : driver_end_seems_untaken(&q->back, now - moved >= WAIT_NOTHING) ||
+				    now - moved >= WAIT_POLLED)
 			return;
 		poll(NULL, 0, 1);
 	}

@@ -86,12 +86,6 @@ static int reap(struct queue *q, int budget)
 	return done;
 }
 
-static void break_guest(struct queue *q, enum refusal what, const char *why)
-{
-	q->broken = true;
-	shadow_refused(q, "guest", what, why, chain.bad, chain.bad_len);
-}
-
 /* Makes a placed flight available. */
 static void send_down(struct queue *q, uint16_t n, uint32_t nsg)
 {
@@ -125,6 +119,13 @@ static void got_room(struct queue *q)
 	q->waits = false;
 	if (q->shadow->waiting == q)
 		q->shadow->waiting = NULL;
+}
+
+static void break_guest(struct queue *q, enum refusal what, const char *why)
+{
+	q->broken = true;
+	got_room(q); /* it wants none any more */
+	shadow_refused(q, "guest", what, why, chain.bad, chain.bad_len);
 }
 
 static bool send_parked(struct queue *q)

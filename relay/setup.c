@@ -154,6 +154,7 @@ int setup_add_region(struct relay *r, struct vu_msg *m)
 	}
 	if (r->shadow) {
 		rc = guest_map(&r->shadow->guest, &m->p.one.region, fd);
+		shadow_memory_came(r);
 		if (!rc)
 			rings_start(r);
 		return rc ? REFUSE : 0;
@@ -172,10 +173,13 @@ int setup_rem_region(struct relay *r, struct vu_msg *m)
 	struct region *region = NULL;
 	int rc = 0;
 
-	if (r->shadow)
+	if (r->shadow) {
 		rc = shadow_drop(r, &m->p.one.region);
-	else
+		if (!rc)
+			shadow_memory_goes(r);
+	} else {
 		region = memory_find(&r->mem, &m->p.one.region);
+	}
 	if (rc || (!r->shadow && !region)) {
 		relay_log_peer("refused REM_MEM_REG: there is no such region");
 		return REFUSE;

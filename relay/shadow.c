@@ -33,8 +33,11 @@
 #include "shadow.h"
 #include "state.h"
 
-#define SLICE_NS       UINT64_C(200000) /* after which the sockets are looked at */
-#define EVENTS	       64
+#define SLICE_NS UINT64_C(200000) /* after which the sockets are looked at */
+#define EVENTS	 64
+/* A region that moves is removed, then added elsewhere, in two messages or more. */
+#define GONE_NS	       UINT64_C(500000000)
+#define CAME_NS	       UINT64_C(20000000)
 #define CROWDED_NS     UINT64_C(60000)
 #define CROWDED_FOR_NS UINT64_C(100000000)
 
@@ -394,6 +397,19 @@ void shadow_stop_in(struct relay *r, const struct vu_region *v)
 	}
 }
 
+void shadow_memory_goes(struct relay *r)
+{
+	r->shadow->memory_moves = now_ns() + GONE_NS;
+}
+
+void shadow_memory_came(struct relay *r)
+{
+	uint64_t now = now_ns();
+
+	if (r->shadow->memory_moves > now + CAME_NS)
+		r->shadow->memory_moves = now + CAME_NS;
+}
+
 void shadow_kick_goes(struct relay *r, unsigned int index)
 {
 	struct queue *q = &r->shadow->queues[index];
@@ -547,6 +563,8 @@ bool shadow_run(struct relay *r)
 	if (!s->nactive)
 		return false;
 	s->now = now_ns();
+	if (s->now < s->memory_moves)
+		return false;
 	end = s->now + SLICE_NS;
 	do {
 		bool worked = false;
@@ -581,7 +599,10 @@ bool shadow_run(struct relay *r)
 int shadow_pause(struct relay *r)
 {
 	struct shadow *s = r->shadow;
+	uint64_t now = now_ns();
 
+	if (s->nactive && now < s->memory_moves)
+		return (int)((s->memory_moves - now) / 1000000) + 1;
 	if (s->memfd && s->memfd->wake_fd >= 0) {
 		struct sluice_pool_stats stats;
 

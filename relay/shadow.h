@@ -167,8 +167,9 @@ struct shadow {
 	int stats_fd; /* listening, or -1 */
 	unsigned int nactive;
 	uint16_t active[RING_MAX];
-	uint64_t now;	  /* ns */
-	uint64_t crowded; /* until when spinning is of no use, ns */
+	uint64_t now;	       /* ns */
+	uint64_t memory_moves; /* until when memory is missing, ns */
+	uint64_t crowded;      /* until when spinning is of no use, ns */
 	struct dirty dirty;
 	void *ledger; /* the in-flight buffer of the front-end, or NULL */
 	size_t ledger_len;
@@ -361,6 +362,13 @@ void shadow_rings_start(struct relay *r);
 void shadow_ring_stop(struct relay *r, unsigned int index);
 /* Stop every ring that has its area in a region that is about to go. */
 void shadow_stop_in(struct relay *r, const struct vu_region *v);
+/*
+ * A region has been removed; one has been added. A front-end changes its memory while rings run, and
+ * what is in flight lies in it: until it is complete again, for a bounded time, no chain is looked
+ * at.
+ */
+void shadow_memory_goes(struct relay *r);
+void shadow_memory_came(struct relay *r);
 /* The fd of a kick is about to be replaced; fds of a ring have been. */
 void shadow_kick_goes(struct relay *r, unsigned int index);
 void shadow_ring_fds(struct relay *r, unsigned int index);

@@ -38,7 +38,7 @@ static struct {
 	bool wrap;
 	uint16_t used; /* split: used index seen; packed: position */
 	bool used_wrap;
-	uint16_t count; /* packed: descriptors of each chain */
+	uint64_t data; /* all data there, if not 0 */
 } drv;
 
 static void qsd_start(struct peers *rig)
@@ -102,6 +102,10 @@ static void request(struct peers *rig, uint16_t i, bool write_it, uint64_t secto
 		{gpa + STRIDE - 1, 1, 2},
 	};
 
+	if (drv.data) {
+		d[1].addr = drv.data;
+		d[2].addr = drv.data + len / 2;
+	}
 	memset(header, 0, 16);
 	memcpy(header, &type, 4);
 	memcpy(header + 8, &sector, 8);
@@ -387,6 +391,47 @@ static void g5_reset_at_any_moment(void **state)
 	}
 }
 
+/* More in flight than the pool holds: what does not fit waits in the ring, and all is done. */
+static void full_pool(struct peers *rig, const char *most)
+{
+	const uint32_t big = 0x40000;
+
+	memset(&drv, 0, sizeof(drv));
+	drv.indirect = drv.wrap = drv.used_wrap = true;
+	qsd_start(rig);
+	peers_relay_shadow(rig, "--pool-size", "2M", "--pool-max", most, NULL);
+	peers_connect(rig);
+	hello(rig);
+	assert_int_equal(fe_add_pool(rig), 0);
+	assert_int_equal(ring(rig, 0), 0);
+	for (int round = 0; round < 5; round++) {
+		kill(rig->backend, SIGSTOP);
+		for (uint16_t i = 0; i < 16; i++) {
+			drv.data = POOL_GPA + 0x80000;
+			request(rig, i, false, 0, big);
+		}
+		poll(NULL, 0, 20);
+		kill(rig->backend, SIGCONT);
+		wait_used(rig, 16);
+		for (uint16_t i = 0; i < 16; i++)
+			check(rig, i, 0, 0);
+	}
+}
+
+static void g5_full_pool(void **state)
+{
+	if (access(qsd, X_OK))
+		skip();
+	full_pool(*state, "2M");
+}
+
+static void g5_full_pool_grows(void **state)
+{
+	if (access(qsd, X_OK))
+		skip();
+	full_pool(*state, "16M");
+}
+
 /* The relay dies, and the front-end goes on with another one and the in-flight buffer. */
 static void g5_dead_relay_loses_nothing(void **state)
 {
@@ -527,6 +572,8 @@ int main(void)
 		T(g5_stopped_without_a_daemon),
 		T(g5_memory_moves),
 		T(g5_reset_at_any_moment),
+		T(g5_full_pool),
+		T(g5_full_pool_grows),
 		T(g5_dead_relay_loses_nothing),
 		T(g3_written_pages_are_logged),
 		T(g5_idle_relay_sleeps),
