@@ -311,7 +311,7 @@ static int meet(struct relay *r)
 	if (ask_u64(r, VU_GET_PROTOCOL_FEATURES, &be->protocol))
 		return -ENOTCONN;
 	if ((r->fe.features_set && (backend_features(r) & ~be->features)) ||
-	    (r->fe.protocol & VU_P_PASSED & ~be->protocol))
+	    (r->fe.protocol & VU_P_PASSED & ~VU_BIT(VU_P_BACKEND_REQ) & ~be->protocol))
 		return unfit(r,
 			     "it lacks features that the guest uses already; start it as the one "
 			     "before was started");

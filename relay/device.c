@@ -11,6 +11,8 @@
  *   LOG_ALL	      masked: nobody tells the front-end which pages the backend writes, so QEMU has
  *		      to refuse live migration, and does
  *   REPLY_ACK, CONFIGURE_MEM_SLOTS  always: the relay acknowledges and keeps the table by itself
+ *   BACKEND_REQ     always: the channel ends at the relay (backchan.c), and QEMU 10 insists on it
+ *		      where ACCESS_PLATFORM is offered; a backend without it has nothing to say
  *   other protocol features	     those of VU_P_PASSED only
  *
  * The configuration and the number of queues are kept, for when the backend is away.
@@ -33,7 +35,8 @@ uint64_t device_features(const struct relay *r)
 
 uint64_t device_protocol(const struct relay *r)
 {
-	return (r->be.protocol & VU_P_PASSED) | VU_P_OWN | (r->shadow ? VU_P_SHADOW : 0);
+	return (r->be.protocol & VU_P_PASSED) | VU_P_OWN | VU_BIT(VU_P_BACKEND_REQ) |
+	       (r->shadow ? VU_P_SHADOW : 0);
 }
 
 static int outside(const char *what, uint64_t extra)
