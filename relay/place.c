@@ -17,10 +17,11 @@
  * Neighbours in the pool become one descriptor, where the backend may be told any layout.
  *
  * What the device can see (G2): free slots are zero. What it reads has been written over by this
- * very chain; what it writes starts as zero. When the flight ends, what had been copied in and what
- * the device says that it wrote is cleared, page by page together with the copying, while the lines
- * are still in the first-level cache: that makes the clearing nearly free. Bytes that it wrote
- * beyond what it says stay: it is the device's own writing that it may find again, nobody else's.
+ * very chain; what it writes starts as zero. When the flight ends, what the device says that it
+ * wrote is cleared, page by page together with the copying, while the lines are still in the
+ * first-level cache: that makes the clearing nearly free. Bytes that it wrote beyond what it says
+ * stay: it is the device's own writing that it may find again, nobody else's. What it has read goes
+ * to kept.c.
  *
  * How much room (G5): each queue is sure of a share; all shares together are half of the pool. What
  * it takes beyond comes out of the other half, which is common, and closed to all but the one queue
@@ -56,6 +57,8 @@ static void account(struct queue *q, struct flight *f, int64_t bytes)
 
 	f->held = (uint32_t)(f->held + bytes);
 	q->held = (uint64_t)((int64_t)q->held + bytes);
+	if (q->held > q->held_max)
+		q->held_max = q->held;
 	s->common = s->common - had + above_share(s, q->held);
 }
 
@@ -63,8 +66,12 @@ static int take_slot(struct queue *q, struct flight *f, uint64_t len, uint32_t *
 {
 	struct shadow *s = q->shadow;
 	struct sluice_slot slot;
-	int rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
+	int rc;
 
+	kept_make_room(q, len);
+	rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
+	if (rc == -ENOSPC && kept_flush_all(s))
+		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	/* Growing costs some system calls, once for each chunk that the pool has never had. */
 	if (rc == -ENOSPC && s->memfd->wake_fd >= 0 && sluice_memfd_balance(s->memfd) > 0)
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
@@ -120,8 +127,9 @@ static void copy_in(struct queue *q, const struct part *p)
 	for (; left; gpa += have, left -= have, to += have) {
 		const uint8_t *from = guest_at(&q->shadow->guest, gpa, left, &have);
 
-		/* A flight that is placed again may have lost its memory: the rest stays zero. */
+		/* A flight that is placed again may have lost its memory. */
 		if (!from) {
+			memset(to, 0, left);
 			shadow_refused(q, "guest", REFUSED_LOST,
 				       "a buffer in flight is not memory any more", gpa, p->len);
 			return;
@@ -204,8 +212,9 @@ static int fill(struct queue *q, struct flight *f, struct cursor *c, uint32_t *n
 		struct part *p = new_part(q, f, *n);
 
 		if (!p) {
+			/* It may be one that was kept. */
 			if (owns)
-				free_slot(q, at);
+				kept_put(q, at);
 			return -ENOSPC;
 		}
 		*p = (struct part){
@@ -227,11 +236,15 @@ static int fill(struct queue *q, struct flight *f, struct cursor *c, uint32_t *n
 	return 0;
 }
 
-static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32_t *n)
+static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32_t *n, bool out)
 {
 	uint64_t len = run_length(c), size;
 	uint32_t at;
 
+	if (out && may_hold(q, len) && kept_take(q, len, &at, &size)) {
+		account(q, f, (int64_t)size);
+		return fill(q, f, c, n, at, len);
+	}
 	for (;;) {
 		int rc = may_hold(q, len) ? take_slot(q, f, len, &at, &size) : -ENOSPC;
 
@@ -245,7 +258,7 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 
 /* The parts of one direction. @gather is how much of the flight's block is taken. */
 static int place_segs(struct queue *q, struct flight *f, const struct chain_seg *segs,
-		      uint32_t nseg, uint32_t *n, uint32_t *gather)
+		      uint32_t nseg, uint32_t *n, uint32_t *gather, bool out)
 {
 	struct cursor c = {.segs = segs, .n = nseg};
 
@@ -270,7 +283,7 @@ static int place_segs(struct queue *q, struct flight *f, const struct chain_seg 
 			c.i++;
 			continue;
 		}
-		rc = place_run(q, f, &c, n);
+		rc = place_run(q, f, &c, n, out);
 		if (rc)
 			return rc;
 	}
@@ -280,9 +293,15 @@ static int place_segs(struct queue *q, struct flight *f, const struct chain_seg 
 /* Gives back what the first @n parts own. */
 static void unplace(struct queue *q, struct flight *f, uint32_t n)
 {
-	for (uint32_t i = 0; i < n; i++)
-		if (f->parts[i].owns)
+	for (uint32_t i = 0; i < n; i++) {
+		if (!f->parts[i].owns)
+			continue;
+		/* What the device reads is not clear. */
+		if (i < f->nout)
+			kept_put(q, f->parts[i].at);
+		else
 			free_slot(q, f->parts[i].at);
+	}
 	if (f->table) {
 		/* It held addresses of slots, nothing of the guest's. */
 		memset(q->shadow->pool + f->table, 0, f->table_n * VRING_DESC_BYTES);
@@ -326,10 +345,10 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 	f->large = FLIGHT_NONE;
 	f->out = c->out;
 	f->in = c->in;
-	rc = place_segs(q, f, c->segs, c->nout, &n, &gather);
+	rc = place_segs(q, f, c->segs, c->nout, &n, &gather, true);
 	f->nout = (uint16_t)n;
 	if (!rc)
-		rc = place_segs(q, f, c->segs + c->nout, c->nin, &n, &gather);
+		rc = place_segs(q, f, c->segs + c->nout, c->nin, &n, &gather, false);
 	f->nin = (uint16_t)(n - f->nout);
 	if (!rc) {
 		nsg = describe(q, f, sg);
@@ -351,6 +370,11 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 	return (int)nsg;
 }
 
+static bool in_block(const struct queue *q, uint32_t at)
+{
+	return at - q->block_at < q->guest.num * BLOCK_BYTES;
+}
+
 void place_back(struct queue *q, struct flight *f, uint32_t len)
 {
 	uint8_t *pool = q->shadow->pool;
@@ -368,7 +392,8 @@ void place_back(struct queue *q, struct flight *f, uint32_t len)
 	for (uint32_t i = park ? f->nout : n; i < n; i++)
 		memset(pool + f->parts[i].at, 0, f->parts[i].len);
 	for (uint32_t i = 0; i < f->nout; i++)
-		memset(pool + f->parts[i].at, 0, f->parts[i].len);
+		if (in_block(q, f->parts[i].at))
+			memset(pool + f->parts[i].at, 0, f->parts[i].len);
 	unplace(q, f, n);
 }
 

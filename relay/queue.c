@@ -178,7 +178,7 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 	}
 	q->first = q->last = q->parked = FLIGHT_NONE;
 	q->nflights = 0;
-	q->held = 0;
+	q->held = q->held_max = 0;
 	q->broken = q->whole = false;
 	q->honest = 0;
 	q->guest = end;
@@ -285,6 +285,10 @@ void queue_detach_back(struct queue *q, bool free_slots)
 		f->placed = false;
 		f->table = f->held = 0;
 	}
+	if (free_slots)
+		kept_flush(q);
+	else
+		kept_forget(q);
 	q->held = 0;
 	q->parked = q->first;
 	q->back_on = false;

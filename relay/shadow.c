@@ -596,6 +596,15 @@ bool shadow_run(struct relay *r)
 	return s->nactive != 0;
 }
 
+/* Returns whether there is nothing left to flush. */
+static bool flush_quiet(struct shadow *s, uint64_t now)
+{
+	for (unsigned int i = 0; s->nkept && i < RING_MAX; i++)
+		if (s->queues[i].nkept && now - s->queues[i].used_at >= KEPT_NS)
+			kept_flush(&s->queues[i]);
+	return !s->nkept;
+}
+
 int shadow_pause(struct relay *r)
 {
 	struct shadow *s = r->shadow;
@@ -603,6 +612,8 @@ int shadow_pause(struct relay *r)
 
 	if (s->nactive && now < s->memory_moves)
 		return (int)((s->memory_moves - now) / 1000000) + 1;
+	if (s->nkept && !flush_quiet(s, now))
+		return (int)(KEPT_NS / 1000000);
 	if (s->memfd && s->memfd->wake_fd >= 0) {
 		struct sluice_pool_stats stats;
 

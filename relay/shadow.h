@@ -9,9 +9,13 @@
  *   device_end.c   the guest's ring, where the relay is the device
  *   driver_end.c   the shadow ring in the pool, where the relay is the driver
  *   place.c	    a chain's bytes into slots of the pool, and back
+ *   kept.c	    runs of slots that are written over instead of cleared
  *   used_len.c	    what may be believed of the length that a backend reports
  *   flow.c	    chains through a queue: fetch, place, make available; reap, copy back, use
  *   queue.c	    the two ends of a queue: attaching, parking what is in flight, handing it back
+ *   drain.c	    bringing a queue to rest before it is stopped
+ *   ledger.c	    the in-flight buffer that the front-end keeps
+ *   dirty.c	    the log for live migration
  *   shadow.c	    all queues: start and stop, the pool, the loop
  *   stats.c	    counters, for the --stats socket
  *
@@ -68,6 +72,15 @@ struct flight {
 	uint32_t held;	  /* bytes of the pool's slots that it has */
 	struct part few[FLIGHT_FEW];
 };
+
+/* A run of slots that is kept. */
+struct kept {
+	uint32_t at;
+	uint32_t size; /* of the slot */
+};
+
+#define KEPT_MAX 64
+#define KEPT_NS	 UINT64_C(10000000)
 
 enum refusal {
 	REFUSED_CHAIN,	 /* the guest broke a rule of its ring */
@@ -133,7 +146,11 @@ struct queue {
 	int call;
 	int back_kick; /* the relay's own, for the backend */
 	int back_call;
-	uint64_t held;	  /* bytes of the pool that its flights have */
+	uint64_t held; /* bytes of the pool that its flights have */
+	uint64_t held_max;
+	uint64_t kept_bytes;
+	uint16_t nkept;
+	struct kept kept[KEPT_MAX];
 	uint64_t used_at; /* when there was something to do last, ns */
 	uint64_t slept_at;
 	uint64_t spin;			  /* how long to look before sleeping, ns */
@@ -168,6 +185,7 @@ struct shadow {
 	unsigned int nactive;
 	uint16_t active[RING_MAX];
 	uint64_t now;	       /* ns */
+	unsigned int nkept;    /* runs that queues keep */
 	uint64_t memory_moves; /* until when memory is missing, ns */
 	uint64_t crowded;      /* until when spinning is of no use, ns */
 	struct dirty dirty;
@@ -219,6 +237,32 @@ void place_keep(struct queue *q, struct flight *f, const struct chain *c);
  * place_large_init - all of a queue's large records are free
  */
 void place_large_init(struct queue *q);
+
+/* kept.c */
+
+/**
+ * kept_put - keep a run that the device has read; it is the queue's no more
+ * @at: offset of its slot
+ */
+void kept_put(struct queue *q, uint32_t at);
+
+/**
+ * kept_take - a run of @len bytes or little more, to be written over by what the device reads
+ * @at, @size: set to where its slot is
+ *
+ * Return: whether there is one; from @len on it is clear.
+ */
+bool kept_take(struct queue *q, uint64_t len, uint32_t *at, uint64_t *size);
+
+/**
+ * kept_make_room - give runs back if the queue would have too much with @len bytes more
+ */
+void kept_make_room(struct queue *q, uint64_t len);
+
+/* Clear and give back a queue's runs, all queues' (whether there were any); the pool is gone. */
+void kept_flush(struct queue *q);
+bool kept_flush_all(struct shadow *s);
+void kept_forget(struct queue *q);
 
 /* used_len.c */
 
