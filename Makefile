@@ -17,6 +17,7 @@ CC       = gcc
 AR       = ar
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 SAN     ?=
 comma   := ,
 VERSION  = 0.1.0
@@ -51,7 +52,7 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng
 
 
-.PHONY: all bench-pool bench-relay check fuzz module install clean format format-check bare
+.PHONY: all bench-pool bench-relay check fuzz man module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
@@ -144,6 +145,12 @@ module:
 	$(MAKE) -C $(KDIR) M=$(abspath $(KBUILD_DIR)) CONFIG_DEBUG_INFO_BTF_MODULES= modules
 	cp $(KBUILD_DIR)/sluice.ko module/sluice.ko
 
+# The manual page, by scdoc; make install puts it in place if it has been made.
+man: $(BUILD)/sluice-relay.1
+$(BUILD)/sluice-relay.1: docs/man/sluice-relay.1.scd
+	@mkdir -p $(@D)
+	scdoc <$< >$@
+
 install: all
 	install -D -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 644 $(BUILD)/libsluice.a $(DESTDIR)$(LIBDIR)/libsluice.a
@@ -155,6 +162,10 @@ install: all
 	install -m 644 lib/port/sluice_port.h $(DESTDIR)$(PREFIX)/include/sluice_port.h
 	sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@VERSION@|$(VERSION)|' lib/sluice.pc.in \
 	    > $(DESTDIR)$(LIBDIR)/pkgconfig/sluice.pc
+	install -d $(DESTDIR)$(UNITDIR)
+	sed -e "s|/usr/local|$(PREFIX)|" dist/sluice-relay@.service >$(DESTDIR)$(UNITDIR)/sluice-relay@.service
+	[ ! -e $(BUILD)/sluice-relay.1 ] || install -D -m 644 $(BUILD)/sluice-relay.1 \
+		$(DESTDIR)$(PREFIX)/share/man/man1/sluice-relay.1
 
 FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' ':!module/trace.h')
 format:
