@@ -95,7 +95,7 @@ peers_up() {
 
 # one_job CANDIDATE NAME BACKEND OPERATION BLOCK DEPTH WAIT UNIT
 one_job() {
-	local result before after ns rate
+	local result before after ns rate high
 	peers_up "$1" "$3"
 	[ "$1" = direct ] || before=$(processor_ns)
 	result=$(timeout 60 "$LOAD" "$SOCKET" "$4" "$5" "$6" "$seconds" "$7") ||
@@ -123,7 +123,8 @@ one_job() {
 		case $2 in
 		128k*)
 			sample "$1" "$2-copying" "$rate" MiB/s
-			sample "$1" "$2-pool-high" "$(pool_high "$3" "$4")" times || die "no statistics"
+			high=$(pool_high "$3" "$4") || die "$1, $2: the relay gives no statistics"
+			sample "$1" "$2-pool-high" "$high" times
 			;;
 		esac
 	fi
@@ -133,8 +134,10 @@ one_job() {
 # pool_high BLOCK DEPTH: the most that the pool ever held, beside the bytes in flight and the rings.
 # A request has a header of 16 bytes and a status of one besides.
 pool_high() {
-	awk -v high="$(relay_stat sluice_relay_pool_used_max_bytes)" \
-		-v rings="$(relay_stat sluice_relay_ring_bytes)" -v n=$(($2 * ($1 + 17))) \
+	local high rings
+	high=$(relay_stat sluice_relay_pool_used_max_bytes) &&
+		rings=$(relay_stat sluice_relay_ring_bytes) || return 1
+	awk -v high="$high" -v rings="$rings" -v n=$(($2 * ($1 + 17))) \
 		'BEGIN { print high / (n + rings) }'
 }
 
@@ -146,6 +149,7 @@ idle() {
 	load=$!
 	sleep 2
 	before=$(wake_ups)
+	[ "${before:-0}" -gt 0 ] || die "$1: /proc does not say how often the relay ran"
 	sleep 10
 	after=$(wake_ups)
 	sample "$1" idle-10s $((after - before)) wake-ups
