@@ -82,7 +82,8 @@ fs_start() {
 	esac
 }
 
-# passt_start SOCKET: with a web server beside it that has /disk.
+# passt_start SOCKET: with a web server beside it that has /file. A process namespace, so that all of it
+# ends with the one that peers_stop kills.
 passt_start() {
 	local dir
 	dir=$(suite_get trixie passt passt libc6) || exit 1
@@ -90,7 +91,7 @@ passt_start() {
 	head -c 5000000 /dev/urandom >"$VM_DIR/www/file"
 	export -f suite_run
 	# shellcheck disable=SC2016 # for the inner shell
-	backend_start "$1" unshare -n -- bash -c 'ip link set lo up &&
+	backend_start "$1" unshare -n -p --fork --kill-child -- bash -c 'ip link set lo up &&
 		{ busybox httpd -f -p 127.0.0.1:8080 -h "$3" & } &&
 		suite_run "$1" usr/bin/passt -f --vhost-user -s "$2" --runas 0' - "$dir" "$1" "$VM_DIR/www"
 }
