@@ -18,6 +18,7 @@ CC       = gcc
 AR       = ar
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 SAN     ?=
 comma   := ,
 VERSION  = 0.1.0
@@ -52,7 +53,7 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng -lncursesw -ltinfo -lm
 
 
-.PHONY: all bench-pool check module install clean format format-check bare
+.PHONY: all bench-pool bench-relay check fuzz man module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
@@ -108,8 +109,39 @@ $(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC) tools/survey_stream.c tools/su
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 
+# The relay's benchmark: a load by libblkio, whose folder is BLKIO (suite_get's; empty: the system's).
+BLKIO ?=
+bench-relay: $(BUILD)/bench/relay-load $(BUILD)/bench/relay-copy
+$(BUILD)/bench/relay-%: bench/relay/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(BLKIO),-I$(BLKIO)/usr/include) -o $@ $< \
+	      $(if $(filter %load,$@),$(if $(BLKIO),$(BLKIO)/usr/lib/x86_64-linux-gnu/libblkio.so \
+	      -Wl$(comma)-rpath$(comma)$(BLKIO)/usr/lib/x86_64-linux-gnu,-lblkio))
+
 check: $(BUILD)/sluice $(UNIT_BIN)
 	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
+
+# libFuzzer targets (clang). What reads memory that a peer shares is built so that the target decides
+# what each load finds: tests/fuzz/racy.c.
+FUZZ      := $(BUILD)-fuzz
+FUZZ_RACY := device_end driver_end
+FUZZ_FLAGS = -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fno-omit-frame-pointer -MMD -MP -I. -Iinclude \
+	     -Ilib/port -Itests/fuzz
+fuzz: $(patsubst tests/fuzz/fuzz_%.c,$(FUZZ)/%,$(wildcard tests/fuzz/fuzz_*.c))
+$(FUZZ)/racy/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=thread,fuzzer-no-link -c -o $@ $<
+$(FUZZ)/plain/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c -o $@ $<
+$(FUZZ)/asan/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c -o $@ $<
+$(FUZZ)/message: $(patsubst %,$(FUZZ)/asan/%.o,tests/fuzz/fuzz_message relay/vu_wire relay/vu_table relay/log)
+	clang -fsanitize=fuzzer,address,undefined -o $@ $^
+$(FUZZ)/%_ring: $(FUZZ)/plain/tests/fuzz/fuzz_%_ring.o $(FUZZ_RACY:%=$(FUZZ)/racy/relay/%.o) \
+		$(patsubst %,$(FUZZ)/plain/%.o,tests/fuzz/racy relay/guest relay/log)
+	clang -fsanitize=fuzzer -o $@ $^
 
 # The core alone, freestanding: proves that it needs no libc and no other part of the project.
 bare: $(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))
@@ -130,6 +162,12 @@ module:
 	$(MAKE) -C $(KDIR) M=$(abspath $(KBUILD_DIR)) CONFIG_DEBUG_INFO_BTF_MODULES= modules
 	cp $(KBUILD_DIR)/sluice.ko module/sluice.ko
 
+# The manual page, by scdoc; make install puts it in place if it has been made.
+man: $(BUILD)/sluice-relay.1
+$(BUILD)/sluice-relay.1: docs/man/sluice-relay.1.scd
+	@mkdir -p $(@D)
+	scdoc <$< >$@
+
 install: all
 	install -D -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 644 $(BUILD)/libsluice.a $(DESTDIR)$(LIBDIR)/libsluice.a
@@ -141,6 +179,10 @@ install: all
 	install -m 644 lib/port/sluice_port.h $(DESTDIR)$(PREFIX)/include/sluice_port.h
 	sed -e 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(LIBDIR)|;s|@VERSION@|$(VERSION)|' lib/sluice.pc.in \
 	    > $(DESTDIR)$(LIBDIR)/pkgconfig/sluice.pc
+	install -d $(DESTDIR)$(UNITDIR)
+	sed -e "s|/usr/local|$(PREFIX)|" dist/sluice-relay@.service >$(DESTDIR)$(UNITDIR)/sluice-relay@.service
+	[ ! -e $(BUILD)/sluice-relay.1 ] || install -D -m 644 $(BUILD)/sluice-relay.1 \
+		$(DESTDIR)$(PREFIX)/share/man/man1/sluice-relay.1
 
 FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' ':!module/trace.h')
 format:
@@ -151,4 +193,4 @@ format-check:
 clean:
 	rm -rf build build-* module/sluice.ko
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(FUZZ) -name '*.d' 2>/dev/null)

@@ -10,6 +10,7 @@
 #
 #	qsd	qemu-storage-daemon over vhost-user. "direct": no bounce, and no relay. "relayed": the
 #		same guest with the relay in between; their difference is what the relay costs.
+#		"shadow": a guest that knows of nothing, all of its memory with the relay, in mode shadow.
 #		"swiotlb": relay and swiotlb=force. "sluice": relay and sluice.ko.
 #	own	QEMU's own virtio-blk: no second process, which leaves the cost of the bounce alone.
 #
@@ -39,7 +40,7 @@ while getopts k:r:t: o; do
 	esac
 done
 shift $((OPTIND - 1))
-ALL="qsd-direct qsd-relayed qsd-swiotlb qsd-sluice own-plain own-swiotlb own-sluice"
+ALL="qsd-direct qsd-shadow qsd-relayed qsd-swiotlb qsd-sluice own-plain own-swiotlb own-sluice"
 read -ra candidates <<<"${*:-$ALL}"
 
 MODERN=,disable-legacy=on,iommu_platform=on
@@ -67,6 +68,12 @@ set_up() {
 			-object "memory-backend-file,id=high,size=512M,share=on,mem-path=$POOL_FILE" \
 			-numa node,nodeid=0,memdev=low -numa node,nodeid=1,memdev=high,cpus=0 \
 			$(vhost_disk "$socket")
+		;;
+	qsd-shadow)
+		qsd_start "$DISK" "$VM_DIR/qsd"
+		shadow_start "$VM_DIR/relay" "$VM_DIR/qsd"
+		VM_MEMORY=640 vm_start -p plain $(VM_MEMORY=640 all_memory_shared) \
+			$(vhost_disk "$VM_DIR/relay")
 		;;
 	qsd-swiotlb)
 		# The initramfs is loaded to the top of low memory, into that node, and swiotlb has

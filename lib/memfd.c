@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/memfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -43,9 +44,10 @@ static int add_chunk(struct sluice_memfd *memfd, uint64_t c)
 			       dev, (uint32_t)size);
 }
 
-static int open_sealed(const char *name, uint64_t size)
+static int open_sealed(const char *name, uint64_t size, bool huge)
 {
-	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING |
+					    (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 
 	if (fd < 0)
 		return -errno;
@@ -92,18 +94,22 @@ static int alloc_private(struct sluice_memfd *memfd, uint64_t chunks, uint32_t n
 	return 0;
 }
 
-static int create(const char *name, uint64_t size, uint64_t max, uint64_t dev,
-		  struct sluice_memfd **out)
+static uint32_t caches_for_all_cpus(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+
+	return cpus < 1 ? 1 : cpus > 4096 ? 4096 : (uint32_t)cpus;
+}
+
+static int create(const struct sluice_memfd_config *want, struct sluice_memfd **out)
+{
+	const uint64_t size = want->size, max = want->max;
 	uint64_t count = (max + SLUICE_CHUNK_BYTES - 1) >> SLUICE_CHUNK_SHIFT;
 	struct sluice_pool_config config = {
-		.name = name,
-		.dev = dev,
+		.name = want->name,
+		.dev = want->dev,
 		.max_chunks = (uint32_t)count,
-		.n_caches = cpus < 1	  ? 1
-			    : cpus > 4096 ? 4096
-					  : (uint32_t)cpus,
+		.n_caches = want->n_caches ? want->n_caches : caches_for_all_cpus(),
 	};
 	struct sluice_memfd *memfd = calloc(1, sizeof(*memfd));
 	void *cpu;
@@ -125,7 +131,7 @@ static int create(const char *name, uint64_t size, uint64_t max, uint64_t dev,
 	if (memfd->wake_fd < 0)
 		goto fail;
 	config.grow = wake;
-	ret = open_sealed(name, max);
+	ret = open_sealed(want->name, max, want->huge_pages);
 	if (ret < 0)
 		goto fail;
 	memfd->fd = ret;
@@ -133,7 +139,7 @@ static int create(const char *name, uint64_t size, uint64_t max, uint64_t dev,
 	ret = -errno;
 	if (cpu == MAP_FAILED)
 		goto fail;
-	ret = sluice_region_init(&memfd->region, cpu, dev, max);
+	ret = sluice_region_init(&memfd->region, cpu, want->dev, max);
 	if (!ret)
 		ret = sluice_pool_init(&memfd->pool, &config);
 	for (uint64_t c = 0; !ret && c << SLUICE_CHUNK_SHIFT < size; c++)
@@ -153,16 +159,27 @@ int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev, struct sl
 {
 	if (size == 0 || size % SLUICE_GRANULE_BYTES || size > UINT64_C(4) << 30)
 		return -EINVAL;
-	return create(name, size, size, dev, out);
+	return create(
+		&(struct sluice_memfd_config){.name = name, .size = size, .max = size, .dev = dev},
+		out);
 }
 
 int sluice_memfd_create_growing(const char *name, uint64_t size, uint64_t max, uint64_t dev,
 				struct sluice_memfd **out)
 {
-	if (size == 0 || size % SLUICE_CHUNK_BYTES || max % SLUICE_CHUNK_BYTES || max < size ||
-	    max > UINT64_C(4) << 30)
+	return sluice_memfd_open(
+		&(struct sluice_memfd_config){.name = name, .size = size, .max = max, .dev = dev},
+		out);
+}
+
+int sluice_memfd_open(const struct sluice_memfd_config *config, struct sluice_memfd **out)
+{
+	if (config->size == 0 || config->size % SLUICE_CHUNK_BYTES ||
+	    config->max % SLUICE_CHUNK_BYTES || config->max < config->size ||
+	    config->max > UINT64_C(4) << 30 || config->n_caches > 4096 ||
+	    (config->huge_pages && config->max != config->size))
 		return -EINVAL;
-	return create(name, size, max, dev, out);
+	return create(config, out);
 }
 
 static uint64_t now_ms(void)

@@ -27,10 +27,13 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "shadow.h"
 #include "state.h"
 
 uint64_t backend_features(const struct relay *r)
 {
+	if (r->shadow)
+		return shadow_features_down(r->fe.features, r->be.features);
 	/* ACCESS_PLATFORM is between the guest and the front-end. PROTOCOL is between the relay and
 	 * the backend, whatever the front-end thinks of it. */
 	return (r->fe.features & ~VU_BIT(VIRTIO_F_ACCESS_PLATFORM)) | VU_BIT(VU_F_PROTOCOL);
@@ -53,6 +56,8 @@ void backend_close(struct relay *r)
 		r->rings[i].recover |= r->rings[i].live;
 		r->rings[i].live = false;
 	}
+	if (r->shadow)
+		shadow_backend_gone(r);
 }
 
 /*
@@ -331,7 +336,7 @@ static int meet(struct relay *r)
 	if (ask_u64(r, VU_GET_PROTOCOL_FEATURES, &be->protocol))
 		return -ENOTCONN;
 	if ((r->fe.features_set && (backend_features(r) & ~be->features)) ||
-	    (r->fe.protocol & VU_P_PASSED & ~be->protocol))
+	    (r->fe.protocol & VU_P_PASSED & ~VU_BIT(VU_P_BACKEND_REQ) & ~be->protocol))
 		return unfit(r,
 			     "it lacks features that the guest uses already; start it as the one "
 			     "before was started");

@@ -16,7 +16,8 @@
  *   capabilities none, in any set, the bounding set too; no new privileges by executing anything
  *   ptrace	  not dumpable: no process of the same user may attach or read /proc/PID/mem
  *   seccomp	  a list of system calls, each with the reason below; any other one ends the
- *		  process. No open, socket, connect, execve, mmap of a file, or signal to another process.
+ *		  process. No open, socket, connect, execve, or signal to another process; no
+ *		  mmap in filter mode, and none of anything that can be executed in shadow mode.
  *
  * Without seccomp or with a capability left, the relay refuses to run.
  *
@@ -32,6 +33,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -98,6 +100,24 @@ static const struct allowed relay[] = {
 	ANY(shutdown),		     /* the end of a helper that does not answer */
 	ANY(setitimer),		     /* the alarm that bounds a write to an eventfd */
 	ANY(alarm),		     /* the same, on machines that have it */
+};
+
+/* Shadow mode is in the data path, and makes a pool for each backend that comes. */
+static const struct allowed shadow[] = {
+	BITS(mmap, 2, PROT_EXEC, 0),	/* the guest's regions, pools, tables; never code */
+	ANY(munmap),			/* the same, when they go */
+	ANY(brk),			/* the allocator, for a pool's private data */
+	ARG(madvise, 2, MADV_DONTDUMP), /* the guest's regions */
+	ANY(memfd_create),		/* a pool */
+	ANY(ftruncate),			/* its size */
+	ARG(fcntl, 1, F_ADD_SEALS),	/* and that nobody changes it any more */
+	ANY(fallocate),			/* what a shrinking pool gives back */
+	ANY(read),			/* the eventfd by which a pool asks to grow */
+	ANY(eventfd2),			/* for the backend to be kicked by and to call by */
+	ANY(epoll_ctl),			/* the eventfds of all queues */
+	ANY(epoll_wait),		/* the same */
+	ANY(epoll_pwait),		/* the same, on machines without epoll_wait */
+	ANY(sched_yield),		/* while looking for work before sleeping */
 };
 
 static const struct allowed door[] = {
@@ -168,7 +188,7 @@ static int allow(scmp_filter_ctx ctx, const struct allowed *list, size_t n)
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static int filter(const struct allowed *list, size_t n)
+static int filter(const struct allowed *list, size_t n, const struct allowed *more, size_t nmore)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc;
@@ -178,6 +198,8 @@ static int filter(const struct allowed *list, size_t n)
 	rc = allow(ctx, both, COUNT(both));
 	if (!rc)
 		rc = allow(ctx, list, n);
+	if (!rc)
+		rc = allow(ctx, more, nmore);
 	if (!rc)
 		rc = allow(ctx, extra, COUNT(extra));
 	if (!rc)
@@ -229,7 +251,8 @@ static int drop_privileges(const char *who)
 	return 0;
 }
 
-static int confine(const char *who, const struct allowed *list, size_t n)
+static int confine(const char *who, const struct allowed *list, size_t n,
+		   const struct allowed *more, size_t nmore)
 {
 	const struct rlimit none = {0, 0};
 	int rc;
@@ -240,7 +263,7 @@ static int confine(const char *who, const struct allowed *list, size_t n)
 	rc = drop_privileges(who);
 	if (rc)
 		return rc;
-	rc = filter(list, n);
+	rc = filter(list, n, more, nmore);
 	if (rc)
 		relay_log("%s cannot install its seccomp filter (%s): it does not serve peers "
 			  "without one; use a kernel built with CONFIG_SECCOMP_FILTER",
@@ -251,10 +274,16 @@ static int confine(const char *who, const struct allowed *list, size_t n)
 int confine_relay(void)
 {
 	leave_namespaces();
-	return confine("the relay", relay, COUNT(relay));
+	return confine("the relay", relay, COUNT(relay), NULL, 0);
+}
+
+int confine_shadow(void)
+{
+	leave_namespaces();
+	return confine("the relay", relay, COUNT(relay), shadow, COUNT(shadow));
 }
 
 int confine_door(void)
 {
-	return confine("the relay's helper", door, COUNT(door));
+	return confine("the relay's helper", door, COUNT(door), NULL, 0);
 }

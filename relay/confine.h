@@ -17,6 +17,13 @@
 int confine_relay(void);
 
 /**
+ * confine_shadow - the same for shadow mode, which maps the guest's memory and makes pools
+ *
+ * Return, context: as confine_relay().
+ */
+int confine_shadow(void);
+
+/**
  * confine_door - the same for the helper of door.h, which keeps the file system
  *
  * Return: as confine_relay().

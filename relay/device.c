@@ -11,6 +11,8 @@
  *   LOG_ALL	      masked: nobody tells the front-end which pages the backend writes, so QEMU has
  *		      to refuse live migration, and does
  *   REPLY_ACK, CONFIGURE_MEM_SLOTS  always: the relay acknowledges and keeps the table by itself
+ *   BACKEND_REQ     always: the channel ends at the relay (backchan.c), and QEMU 10 insists on it
+ *		      where ACCESS_PLATFORM is offered; a backend without it has nothing to say
  *   other protocol features	     those of VU_P_PASSED only
  *
  * The configuration and the number of queues are kept, for when the backend is away.
@@ -22,15 +24,19 @@
 
 #include "log.h"
 #include "session.h"
+#include "shadow.h"
 
 uint64_t device_features(const struct relay *r)
 {
+	if (r->shadow)
+		return shadow_features_up(r->be.features);
 	return (r->be.features & ~VU_BIT(VHOST_F_LOG_ALL)) | VU_BIT(VIRTIO_F_ACCESS_PLATFORM);
 }
 
 uint64_t device_protocol(const struct relay *r)
 {
-	return (r->be.protocol & VU_P_PASSED) | VU_P_OWN;
+	return (r->be.protocol & VU_P_PASSED) | VU_P_OWN | VU_BIT(VU_P_BACKEND_REQ) |
+	       (r->shadow ? VU_P_SHADOW : 0);
 }
 
 static int outside(const char *what, uint64_t extra)
@@ -48,14 +54,20 @@ static int while_running(unsigned int index)
 
 int device_set_features(struct relay *r, struct vu_msg *m)
 {
-	uint64_t extra = m->p.u64 & ~device_features(r);
+	uint64_t extra = m->p.u64 & ~device_features(r), changed;
 
 	if (extra)
 		return outside("SET_FEATURES", extra);
+	if (r->shadow)
+		r->shadow->dirty.on = m->p.u64 & VU_BIT(VHOST_F_LOG_ALL);
+	/* Logging is switched on and off while rings run; it is no business of the backend's. */
+	changed = (m->p.u64 ^ r->fe.features) & ~VU_BIT(VHOST_F_LOG_ALL);
 	for (unsigned int i = 0; i < RING_MAX; i++)
-		if (r->rings[i].live && m->p.u64 != r->fe.features)
+		if ((r->rings[i].live || r->rings[i].recover) && changed)
 			return while_running(i);
 	r->fe.features = m->p.u64;
+	if (r->shadow && r->fe.features_set && !changed)
+		return DONE;
 	r->fe.features_set = true;
 	if (backend_set_features(r) == -EREMOTEIO) {
 		r->fe.features_set = false;

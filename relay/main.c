@@ -15,8 +15,10 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -27,20 +29,31 @@
 #include "confine.h"
 #include "log.h"
 #include "relay.h"
+#include "shadow.h"
 #include "state.h"
+
+#define POOL_SIZE (UINT64_C(64) << 20)
+#define POOL_MAX  (UINT64_C(256) << 20)
+#define POLL_NS	  UINT64_C(20000)
 
 struct options {
 	const char *listen;
 	const char *mode;
+	const char *stats;
 	struct door_plan plan;
 	struct share shares[DOOR_PATHS];
 	unsigned int nshares;
+	struct shadow_options shadow;
+	bool shadowed; /* an option of shadow mode has been given */
 	bool keep;
 };
 
 static const char usage[] =
 	"usage: sluice relay --listen FRONT.sock --backend BACK.sock --mode filter\n"
-	"                    [--share PATH|memfd:NAME]... [--keep]\n";
+	"                    [--share PATH|memfd:NAME]... [--keep]\n"
+	"       sluice relay --listen FRONT.sock --backend BACK.sock --mode shadow\n"
+	"                    [--pool-size 64M] [--pool-max 256M] [--hugetlb] [--poll USEC]\n"
+	"                    [--stats STATS.sock] [--keep]\n";
 
 static int wrong(const char *what, const char *arg)
 {
@@ -70,12 +83,86 @@ static int add_share(struct options *o, const char *arg)
 	return 0;
 }
 
+/* A number of bytes, with K, M or G behind it; 0 if it is none. */
+static uint64_t size_of(const char *arg)
+{
+	uint64_t unit = 1;
+	unsigned long long n;
+	char *end;
+
+	errno = 0;
+	n = strtoull(arg, &end, 10);
+	if (errno || end == arg || *arg == '-')
+		return 0;
+	if (*end == 'K' || *end == 'k')
+		unit = UINT64_C(1) << 10;
+	else if (*end == 'M' || *end == 'm')
+		unit = UINT64_C(1) << 20;
+	else if (*end == 'G' || *end == 'g')
+		unit = UINT64_C(1) << 30;
+	if (unit > 1)
+		end++;
+	return *end || n > UINT64_MAX / unit ? 0 : n * unit;
+}
+
+static int pool_size(const char *what, const char *arg, uint64_t *size)
+{
+	*size = size_of(arg);
+	if (*size && *size % SLUICE_CHUNK_BYTES == 0 && *size <= UINT64_C(4) << 30)
+		return 0;
+	return wrong(what, arg);
+}
+
+static int poll_time(const char *arg, uint64_t *ns)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(arg, &end, 10);
+	if (errno || end == arg || *end || *arg == '-' || n > 1000000)
+		return wrong("--poll wants microseconds, 0 to 1000000", arg);
+	*ns = (uint64_t)n * 1000;
+	return 0;
+}
+
+/* What only holds for one mode, and what the options have to do with each other. */
+static int check_shadow(struct options *o)
+{
+	struct shadow_options *s = &o->shadow;
+
+	if (o->nshares)
+		return wrong("--share is for --mode filter: in shadow mode nothing of the guest's "
+			     "memory is passed on",
+			     NULL);
+	if (!s->pool_size)
+		s->pool_size = s->pool_max && s->pool_max < POOL_SIZE ? s->pool_max : POOL_SIZE;
+	if (s->huge_pages && s->pool_max && s->pool_max != s->pool_size)
+		return wrong("--pool-max: a pool on huge pages does not grow, give --pool-size",
+			     NULL);
+	if (s->huge_pages)
+		s->pool_max = s->pool_size;
+	if (!s->pool_max)
+		s->pool_max = s->pool_size > POOL_MAX ? s->pool_size : POOL_MAX;
+	if (s->pool_max < s->pool_size)
+		return wrong("--pool-max is less than --pool-size", NULL);
+	return 0;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{"listen", required_argument, NULL, 'l'}, {"backend", required_argument, NULL, 'b'},
-		{"mode", required_argument, NULL, 'm'},	  {"share", required_argument, NULL, 's'},
-		{"keep", no_argument, NULL, 'k'},	  {NULL, 0, NULL, 0},
+		{"listen", required_argument, NULL, 'l'},
+		{"backend", required_argument, NULL, 'b'},
+		{"mode", required_argument, NULL, 'm'},
+		{"share", required_argument, NULL, 's'},
+		{"keep", no_argument, NULL, 'k'},
+		{"pool-size", required_argument, NULL, 'p'},
+		{"pool-max", required_argument, NULL, 'P'},
+		{"hugetlb", no_argument, NULL, 'h'},
+		{"poll", required_argument, NULL, 'w'},
+		{"stats", required_argument, NULL, 'S'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -99,6 +186,30 @@ static int parse(int argc, char **argv, struct options *o)
 		case 'k':
 			o->keep = true;
 			break;
+		case 'p':
+			o->shadowed = true;
+			if (pool_size("--pool-size wants a multiple of 2M, up to 4G", optarg,
+				      &o->shadow.pool_size))
+				return 1;
+			break;
+		case 'P':
+			o->shadowed = true;
+			if (pool_size("--pool-max wants a multiple of 2M, up to 4G", optarg,
+				      &o->shadow.pool_max))
+				return 1;
+			break;
+		case 'h':
+			o->shadowed = o->shadow.huge_pages = true;
+			break;
+		case 'w':
+			o->shadowed = true;
+			if (poll_time(optarg, &o->shadow.poll_ns))
+				return 1;
+			break;
+		case 'S':
+			o->shadowed = true;
+			o->stats = optarg;
+			break;
 		case ':':
 			return wrong("an argument is missing after", argv[optind - 1]);
 		default:
@@ -112,11 +223,20 @@ static int parse(int argc, char **argv, struct options *o)
 	if (!o->plan.backend)
 		return wrong("--backend BACK.sock is missing", NULL);
 	if (!o->mode)
-		return wrong("--mode filter is missing", NULL);
-	if (!strcmp(o->mode, "shadow") || !strcmp(o->mode, "iommu"))
-		return wrong("--mode: this version has filter only, not yet", o->mode);
-	if (strcmp(o->mode, "filter") != 0)
-		return wrong("--mode: not a mode, it has to be filter", o->mode);
+		return wrong("--mode filter or --mode shadow is missing", NULL);
+	if (!strcmp(o->mode, "iommu"))
+		return wrong("--mode: this version has filter and shadow, not yet", o->mode);
+	if (strcmp(o->mode, "filter") != 0 && strcmp(o->mode, "shadow") != 0)
+		return wrong("--mode: not a mode, it has to be filter or shadow", o->mode);
+	if (!strcmp(o->mode, "shadow") && check_shadow(o))
+		return 1;
+	if (!strcmp(o->mode, "filter") && o->shadowed)
+		return wrong(
+			"--pool-size, --pool-max, --hugetlb, --poll and --stats are for --mode "
+			"shadow",
+			NULL);
+	if (o->stats && strlen(o->stats) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		return wrong("--stats: too long for a socket's path", o->stats);
 	if (strlen(o->listen) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		return wrong("--listen: too long for a socket's path", o->listen);
 	if (strlen(o->plan.backend) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
@@ -159,10 +279,10 @@ static int listen_on(const char *path)
 	return fd;
 }
 
-/* Each ring may have three fds and each region one. */
+/* Each ring may have three fds, in shadow mode five, and each region one. */
 static void raise_fd_limit(void)
 {
-	const rlim_t want = 3 * RING_MAX + VU_MEM_SLOTS + 64;
+	const rlim_t want = 5 * RING_MAX + VU_MEM_SLOTS + 64;
 	struct rlimit l;
 
 	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want)
@@ -174,8 +294,17 @@ static void raise_fd_limit(void)
 static int serve_all(struct relay *r, int listener, bool keep)
 {
 	for (;;) {
-		int status, fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		struct pollfd p[2] = {
+			{.fd = listener, .events = POLLIN},
+			{.fd = r->shadow ? r->shadow->stats_fd : -1, .events = POLLIN},
+		};
+		int status, fd;
 
+		if (poll(p, 2, -1) > 0 && p[1].revents)
+			stats_serve(r->shadow);
+		if (!p[0].revents)
+			continue;
+		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
 			continue;
 		if (fd < 0) {
@@ -191,7 +320,8 @@ static int serve_all(struct relay *r, int listener, bool keep)
 int sluice_relay_main(int argc, char **argv)
 {
 	static struct relay relay;
-	static struct options o;
+	static struct shadow shadow;
+	static struct options o = {.shadow.poll_ns = POLL_NS};
 	int listener, rc;
 
 	if (parse(argc, argv, &o))
@@ -209,7 +339,18 @@ int sluice_relay_main(int argc, char **argv)
 		return 1;
 	}
 	session_init(&relay, o.shares, o.nshares);
-	if (confine_relay())
+	if (!strcmp(o.mode, "shadow")) {
+		rc = shadow_init(&shadow, &relay, &o.shadow);
+		if (rc) {
+			relay_log("cannot start: %s", strerror(-rc));
+			return 1;
+		}
+		shadow.stats_fd = o.stats ? listen_on(o.stats) : -1;
+		if (o.stats && shadow.stats_fd < 0)
+			return 1;
+		relay.shadow = &shadow;
+	}
+	if (relay.shadow ? confine_shadow() : confine_relay())
 		_exit(1);
 	_exit(serve_all(&relay, listener, o.keep));
 }

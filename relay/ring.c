@@ -14,9 +14,11 @@
  * one shared region: a backend that is handed anything else dies of it, and one that is handed a
  * part would run over the end.
  */
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "ring.h"
@@ -76,9 +78,16 @@ uint64_t ring_backend_addr(const struct region *region, uint64_t user)
 	return user - region->v.user + region->v.gpa;
 }
 
+static uint64_t alarm_at; /* until when the alarm is sure to go off, ns; 0 if it is not set */
+
+static volatile sig_atomic_t writing;
+
 static void alarmed(int sig)
 {
 	(void)sig; /* that the write was interrupted is all */
+	/* It may have come just before the write that it is for. */
+	if (writing)
+		alarm(1);
 }
 
 void ring_signal_prepare(void)
@@ -98,4 +107,32 @@ void ring_signal(int fd)
 	alarm(1);
 	p.revents = (short)write(fd, &one, sizeof(one)); /* filled up in between: as above */
 	alarm(0);
+	alarm_at = 0;
+}
+
+#define ALARM_NS UINT64_C(1000000000)
+
+void ring_signal_often(int fd, uint64_t now)
+{
+	const struct itimerval second = {.it_value.tv_sec = 1};
+	const uint64_t one = 1;
+
+	if (fd < 0)
+		return;
+	if (now + ALARM_NS / 2 > alarm_at) {
+		setitimer(ITIMER_REAL, &second, NULL);
+		alarm_at = now + ALARM_NS;
+	}
+	writing = 1;
+	while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR) {
+		struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+		/* The alarm, which is gone now. It has ended a write that blocked, or it came by
+		 * chance and the write is to be done again. */
+		setitimer(ITIMER_REAL, &second, NULL);
+		alarm_at = now + ALARM_NS;
+		if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT))
+			break;
+	}
+	writing = 0;
 }

@@ -96,4 +96,13 @@ void ring_signal(int fd);
  */
 void ring_signal_prepare(void);
 
+/**
+ * ring_signal_often - ring_signal() for where it is done all the time
+ * @fd:  an eventfd, or -1 for none
+ * @now: nanoseconds, on the clock of relay_now_ms()
+ *
+ * One system call, and one more twice a second: the alarm is set ahead and stays.
+ */
+void ring_signal_often(int fd, uint64_t now);
+
 #endif

@@ -28,6 +28,7 @@
 
 #include "inflight.h"
 #include "log.h"
+#include "shadow.h"
 #include "state.h"
 
 static struct inflight_start starts[RING_MAX];
@@ -109,45 +110,61 @@ static int tell_fd(struct relay *r, uint32_t request, unsigned int index, int fd
 	return backend_tell(r, &m);
 }
 
-static int tell_addr(struct relay *r, unsigned int index, const struct ring_area *area)
+static int tell_addr(struct relay *r, unsigned int index, const struct ring_told *told)
 {
-	const struct ring *ring = &r->rings[index];
 	struct vu_msg m;
 
 	vu_set(&m, VU_SET_VRING_ADDR);
 	m.h.size = sizeof(m.p.addr);
-	/* No log: only live migration has one, and that is not offered. */
+	/* No log: the backend is never told of live migration. */
 	m.p.addr = (struct vu_vring_addr){
 		.index = index,
-		.desc = ring_backend_addr(area->desc, ring->desc),
-		.used = ring_backend_addr(area->used, ring->used),
-		.avail = ring_backend_addr(area->avail, ring->avail),
+		.desc = told->desc,
+		.used = told->used,
+		.avail = told->avail,
 	};
 	return backend_tell(r, &m);
 }
 
-static int start(struct relay *r, unsigned int index, const struct ring_area *area)
+int rings_tell(struct relay *r, unsigned int index, const struct ring_told *told)
 {
-	struct ring *ring = &r->rings[index];
-	int rc = tell_state(r, VU_SET_VRING_NUM, index, ring->num);
+	int rc = tell_state(r, VU_SET_VRING_NUM, index, told->num);
 
 	if (!rc)
-		rc = tell_state(r, VU_SET_VRING_BASE, index, ring->base);
+		rc = tell_state(r, VU_SET_VRING_BASE, index, told->base);
 	if (!rc)
-		rc = tell_addr(r, index, area);
-	if (!rc && ring->call_set)
-		rc = tell_fd(r, VU_SET_VRING_CALL, index, ring->call);
-	if (!rc && ring->err >= 0)
-		rc = tell_fd(r, VU_SET_VRING_ERR, index, ring->err);
+		rc = tell_addr(r, index, told);
+	if (!rc && told->call_set)
+		rc = tell_fd(r, VU_SET_VRING_CALL, index, told->call);
+	if (!rc && told->err >= 0)
+		rc = tell_fd(r, VU_SET_VRING_ERR, index, told->err);
 	if (rc)
 		return rc;
 	/* From the kick on the backend may touch the ring, whatever it answers. */
-	ring->live = true;
-	rc = tell_fd(r, VU_SET_VRING_KICK, index, ring->kick);
+	r->rings[index].live = true;
+	rc = tell_fd(r, VU_SET_VRING_KICK, index, told->kick);
 	if (!rc)
-		rc = tell_state(r, VU_SET_VRING_ENABLE, index,
-				ring->enabled || !(r->fe.features & VU_BIT(VU_F_PROTOCOL)));
+		rc = tell_state(r, VU_SET_VRING_ENABLE, index, told->enabled);
 	return rc;
+}
+
+static int start(struct relay *r, unsigned int index, const struct ring_area *area)
+{
+	const struct ring *ring = &r->rings[index];
+	const struct ring_told told = {
+		.num = ring->num,
+		.base = ring->base,
+		.desc = ring_backend_addr(area->desc, ring->desc),
+		.used = ring_backend_addr(area->used, ring->used),
+		.avail = ring_backend_addr(area->avail, ring->avail),
+		.call = ring->call,
+		.err = ring->err,
+		.kick = ring->kick,
+		.call_set = ring->call_set,
+		.enabled = ring->enabled || !(r->fe.features & VU_BIT(VU_F_PROTOCOL)),
+	};
+
+	return rings_tell(r, index, &told);
 }
 
 static void start_ready(struct relay *r, unsigned int index)
@@ -190,6 +207,10 @@ void rings_start(struct relay *r)
 {
 	if (!r->fe.features_set)
 		return;
+	if (r->shadow) {
+		shadow_rings_start(r);
+		return;
+	}
 	for (unsigned int i = 0; i < RING_MAX; i++) {
 		const struct ring *ring = &r->rings[i];
 
@@ -205,6 +226,10 @@ void rings_stop(struct relay *r, unsigned int index)
 	struct ring_area area;
 	struct vu_msg m;
 
+	if (r->shadow) {
+		shadow_ring_stop(r, index);
+		return;
+	}
 	if (ring->live && r->be.fd >= 0) {
 		vu_set(&m, VU_GET_VRING_BASE);
 		m.h.size = sizeof(m.p.state);

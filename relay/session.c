@@ -24,16 +24,33 @@
 
 #include "log.h"
 #include "session.h"
+#include "shadow.h"
 
-int session_reply(struct relay *r, struct vu_msg *m)
+static int reply(struct relay *r, struct vu_msg *m)
 {
 	int rc;
 
 	m->h.flags = VU_VERSION | VU_REPLY; /* some front-ends insist on exactly these */
-	m->nfds = 0;
 	rc = vu_send(r->fe.fd, m, WAIT_MESSAGE);
 	/* A front-end that has left is noticed at the next read. */
 	return !rc || rc == -EPIPE || rc == -ECONNRESET ? ANSWERED : FATAL;
+}
+
+int session_reply(struct relay *r, struct vu_msg *m)
+{
+	m->nfds = 0;
+	return reply(r, m);
+}
+
+int session_reply_fd(struct relay *r, struct vu_msg *m, int fd)
+{
+	int rc;
+
+	m->fds[0] = fd;
+	m->nfds = 1;
+	rc = reply(r, m);
+	m->nfds = 0;
+	return rc;
 }
 
 int session_reply_u64(struct relay *r, uint32_t request, uint64_t value)
@@ -97,6 +114,14 @@ static int dispatch(struct relay *r, struct vu_msg *m)
 		return device_net(r, m);
 	case VU_SET_BACKEND_REQ_FD:
 		return device_set_channel(r, m);
+	case VU_SET_LOG_BASE:
+		return dirty_set_base(r, m);
+	case VU_SET_LOG_FD:
+		return dirty_set_fd(r, m);
+	case VU_GET_INFLIGHT_FD:
+		return ledger_get(r, m);
+	case VU_SET_INFLIGHT_FD:
+		return ledger_set(r, m);
 	case VU_GET_CONFIG:
 		return device_get_config(r, m);
 	case VU_SET_CONFIG:
@@ -152,19 +177,39 @@ static int serve_message(struct relay *r)
 static int serve(struct relay *r)
 {
 	for (;;) {
-		struct pollfd p[4] = {
+		bool busy = r->shadow && shadow_run(r);
+		struct pollfd p[6] = {
 			{.fd = r->fe.fd, .events = POLLIN},
 			{.fd = r->be.fd, .events = POLLIN},
 			{.fd = r->be.channel, .events = POLLIN},
 			{.fd = r->door.fd, .events = POLLIN},
+			{.fd = r->shadow ? r->shadow->epoll : -1, .events = POLLIN},
+			{.fd = r->shadow ? r->shadow->stats_fd : -1, .events = POLLIN},
 		};
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
 
+		if (r->shadow && r->shadow->guest.gone) {
+			relay_log("the front-end has made the file of the guest's memory shorter: "
+				  "nothing can be relayed any more");
+			return FATAL;
+		}
+		if (r->shadow && !busy && r->be.fd >= 0)
+			pause = shadow_pause(r);
+
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
-		if (poll(p, 4, (int)pause) < 0 && errno != EINTR)
-			return FATAL;
+		if (busy)
+			pause = 0;
+		if (poll(p, 6, (int)pause) < 0) {
+			if (errno != EINTR)
+				return FATAL;
+			continue; /* what poll() has not filled in says nothing */
+		}
+		if (p[4].revents)
+			shadow_events(r);
+		if (p[5].revents)
+			stats_serve(r->shadow);
 		if (p[3].revents || r->door.gone) {
 			/* It speaks only when asked. */
 			r->door.gone = true;
@@ -218,6 +263,8 @@ int session_run(struct relay *r, int fd)
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		ring_reset(&r->rings[i]);
 	memory_reset(&r->mem);
+	if (r->shadow)
+		shadow_session_end(r);
 	if (r->fe.channel >= 0)
 		close(r->fe.channel);
 	close(r->fe.fd);

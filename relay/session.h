@@ -25,6 +25,11 @@ enum {
 int session_reply(struct relay *r, struct vu_msg *m);
 
 /**
+ * session_reply_fd - session_reply() with a file descriptor, which stays the caller's
+ */
+int session_reply_fd(struct relay *r, struct vu_msg *m, int fd);
+
+/**
  * session_reply_u64 - the same with a number as the payload
  */
 int session_reply_u64(struct relay *r, uint32_t request, uint64_t value);

@@ -18,6 +18,7 @@
 
 #include "log.h"
 #include "session.h"
+#include "shadow.h"
 
 static void replace_fd(int *slot, int fd)
 {
@@ -59,6 +60,53 @@ static int refused_memory(int rc)
 	return rc == -EPERM ? FATAL : rc ? REFUSE : 0;
 }
 
+/* ---- shadow mode: the guest's memory is the relay's alone ---- */
+
+static int shadow_drop(struct relay *r, const struct vu_region *v)
+{
+	struct guest *g = &r->shadow->guest;
+	struct guest_region *region = guest_find(g, v);
+
+	if (!region)
+		return REFUSE;
+	shadow_stop_in(r, v);
+	guest_drop(g, region);
+	return 0;
+}
+
+static int shadow_table(struct relay *r, struct vu_msg *m)
+{
+	struct guest *g = &r->shadow->guest;
+	uint32_t n = m->p.table.nregions;
+	int rc = 0;
+
+	for (unsigned int i = 0; i < g->n; i++)
+		g->regions[i].stale = true;
+	for (unsigned int i = 0; i < n; i++) {
+		if (!guest_keep(g, &m->p.table.regions[i], m->fds[i]))
+			continue;
+		close(m->fds[i]);
+		m->fds[i] = -1;
+	}
+	for (unsigned int i = g->n; i-- > 0;) {
+		const struct vu_region v = g->regions[i].v;
+
+		if (g->regions[i].stale)
+			shadow_drop(r, &v);
+	}
+	m->nfds = 0;
+	for (unsigned int i = 0; i < n; i++) {
+		if (m->fds[i] < 0)
+			continue;
+		if (!rc)
+			rc = guest_map(g, &m->p.table.regions[i], m->fds[i]);
+		else
+			close(m->fds[i]);
+	}
+	rings_start(r);
+	return rc ? REFUSE : 0;
+}
+
 int setup_mem_table(struct relay *r, struct vu_msg *m)
 {
 	uint32_t n = m->p.table.nregions;
@@ -70,6 +118,8 @@ int setup_mem_table(struct relay *r, struct vu_msg *m)
 			       n, m->nfds, m->h.size);
 		return REFUSE;
 	}
+	if (r->shadow)
+		return shadow_table(r, m);
 	for (unsigned int i = 0; i < VU_MEM_SLOTS; i++)
 		r->mem.regions[i].stale = r->mem.regions[i].used;
 	for (unsigned int i = 0; i < n; i++) {
@@ -102,6 +152,13 @@ int setup_add_region(struct relay *r, struct vu_msg *m)
 		relay_log_peer("refused ADD_MEM_REG: it carries no file descriptor");
 		return REFUSE;
 	}
+	if (r->shadow) {
+		rc = guest_map(&r->shadow->guest, &m->p.one.region, fd);
+		shadow_memory_came(r);
+		if (!rc)
+			rings_start(r);
+		return rc ? REFUSE : 0;
+	}
 	rc = memory_add(&r->mem, &m->p.one.region, fd);
 	if (rc)
 		return refused_memory(rc);
@@ -113,13 +170,21 @@ int setup_add_region(struct relay *r, struct vu_msg *m)
 
 int setup_rem_region(struct relay *r, struct vu_msg *m)
 {
-	struct region *region = memory_find(&r->mem, &m->p.one.region);
+	struct region *region = NULL;
+	int rc = 0;
 
-	if (!region) {
+	if (r->shadow) {
+		rc = shadow_drop(r, &m->p.one.region);
+		if (!rc)
+			shadow_memory_goes(r);
+	} else {
+		region = memory_find(&r->mem, &m->p.one.region);
+	}
+	if (rc || (!r->shadow && !region)) {
 		relay_log_peer("refused REM_MEM_REG: there is no such region");
 		return REFUSE;
 	}
-	return drop_region(r, region);
+	return region ? drop_region(r, region) : 0;
 }
 
 static struct ring *ring_of(struct relay *r, uint32_t index, const char *what)
@@ -240,6 +305,8 @@ int setup_vring_fd(struct relay *r, struct vu_msg *m)
 	ring = &r->rings[index];
 	switch (m->h.request) {
 	case VU_SET_VRING_KICK:
+		if (r->shadow)
+			shadow_kick_goes(r, index);
 		replace_fd(&ring->kick, fd);
 		ring->kick_set = true;
 		ring->broken = false;
@@ -251,6 +318,10 @@ int setup_vring_fd(struct relay *r, struct vu_msg *m)
 	default:
 		replace_fd(&ring->err, fd);
 		break;
+	}
+	if ((ring->live || ring->recover) && r->shadow) {
+		shadow_ring_fds(r, index);
+		return 0;
 	}
 	if (ring->live) {
 		down.h.flags = VU_VERSION;
@@ -273,7 +344,7 @@ int setup_vring_enable(struct relay *r, struct vu_msg *m)
 void setup_stop_all(struct relay *r)
 {
 	for (unsigned int i = 0; i < RING_MAX; i++)
-		if (r->rings[i].live)
+		if (r->rings[i].live || (r->shadow && r->rings[i].recover))
 			rings_stop(r, i);
 }
 

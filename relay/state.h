@@ -72,7 +72,10 @@ struct answers {
 	bool queues_valid;
 };
 
+struct shadow;
+
 struct relay {
+	struct shadow *shadow; /* NULL in filter mode */
 	struct door door;
 	struct frontend fe;
 	struct backend be;
@@ -160,6 +163,29 @@ int backend_memory(struct relay *r, struct region *gone);
 uint64_t backend_features(const struct relay *r);
 
 /* rings.c */
+
+/* A ring as the backend is told it. */
+struct ring_told {
+	uint32_t num;
+	uint32_t base;
+	uint64_t desc;
+	uint64_t used;
+	uint64_t avail;
+	int call;
+	int err; /* or -1: not told */
+	int kick;
+	bool call_set;
+	bool enabled;
+};
+
+/**
+ * rings_tell - start a ring at the backend
+ *
+ * From the kick on, which is before the end, the ring is live.
+ *
+ * Return: as backend_tell().
+ */
+int rings_tell(struct relay *r, unsigned int index, const struct ring_told *told);
 
 /**
  * rings_start - start at the backend every ring that is ready and not started

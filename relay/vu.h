@@ -54,6 +54,8 @@ enum vu_request {
 	VU_SET_VRING_ENDIAN = 23,
 	VU_GET_CONFIG = 24,
 	VU_SET_CONFIG = 25,
+	VU_GET_INFLIGHT_FD = 31,
+	VU_SET_INFLIGHT_FD = 32,
 	VU_RESET_DEVICE = 34,
 	VU_GET_MAX_MEM_SLOTS = 36,
 	VU_ADD_MEM_REG = 37,
@@ -67,7 +69,10 @@ enum vu_request {
 #define VU_BACKEND_CONFIG_CHANGE 2u
 
 /* Feature bits (virtio 1.2, section 6; the spec, "Feature bits"). */
+#define VIRTIO_F_ANY_LAYOUT	 27
+#define VIRTIO_F_INDIRECT	 28
 #define VIRTIO_F_EVENT_IDX	 29
+#define VIRTIO_F_VERSION_1	 32
 #define VIRTIO_F_ACCESS_PLATFORM 33
 #define VIRTIO_F_PACKED		 34
 #define VIRTIO_F_IN_ORDER	 35
@@ -76,11 +81,13 @@ enum vu_request {
 
 /* Protocol feature bits (the spec, "Protocol features"). */
 #define VU_P_MQ		  0
+#define VU_P_LOG_SHMFD	  1
 #define VU_P_RARP	  2
 #define VU_P_REPLY_ACK	  3
 #define VU_P_MTU	  4
 #define VU_P_BACKEND_REQ  5
 #define VU_P_CONFIG	  9
+#define VU_P_INFLIGHT	  12
 #define VU_P_RESET_DEVICE 13
 #define VU_P_MEM_SLOTS	  15
 #define VU_P_STATUS	  16
@@ -94,6 +101,8 @@ enum vu_request {
 	 VU_BIT(VU_P_CONFIG) | VU_BIT(VU_P_RESET_DEVICE) | VU_BIT(VU_P_STATUS))
 /* What the relay does by itself on either side. */
 #define VU_P_OWN (VU_BIT(VU_P_REPLY_ACK) | VU_BIT(VU_P_MEM_SLOTS))
+/* What it does by itself towards the front-end, in shadow mode. */
+#define VU_P_SHADOW (VU_BIT(VU_P_LOG_SHMFD) | VU_BIT(VU_P_INFLIGHT))
 
 struct vu_header {
 	uint32_t request;
@@ -141,6 +150,19 @@ struct vu_config {
 };
 #define VU_CONFIG_HEAD 12u
 
+struct vu_log {
+	uint64_t bytes;
+	uint64_t offset;
+};
+
+struct vu_inflight {
+	uint64_t bytes;
+	uint64_t offset;
+	uint16_t queues;
+	uint16_t num;
+};
+#define VU_INFLIGHT_BYTES 20u /* on the wire some senders have the padding behind it, too */
+
 /* A message. Whoever holds one owns the fds in it. */
 struct vu_msg {
 	struct vu_header h;
@@ -151,6 +173,8 @@ struct vu_msg {
 		struct vu_mem_table table;
 		struct vu_mem_one one;
 		struct vu_config config;
+		struct vu_log log;
+		struct vu_inflight inflight;
 		uint8_t raw[sizeof(struct vu_mem_table) + 8];
 	} p;
 	int fds[VU_MAX_FDS];
@@ -225,9 +249,11 @@ struct vu_rule {
 	uint16_t size_min;
 	uint16_t size_max;
 	uint8_t fds_max;
-	bool replies;	    /* has an answer of its own, need_reply or not */
-	int8_t needs;	    /* protocol feature that must have been negotiated, or -1 */
-	const char *reason; /* why it is refused, or NULL if the relay takes it */
+	bool replies; /* has an answer of its own, need_reply or not */
+	int8_t needs; /* protocol feature that must have been negotiated, or -1 */
+	const char *
+		reason; /* why it is refused, or NULL if the relay takes it; with @needs, why if that
+			       has not been negotiated */
 };
 
 /**

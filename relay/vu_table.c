@@ -21,6 +21,8 @@
 #define TABLE  8, sizeof(struct vu_mem_table)
 #define ONE    sizeof(struct vu_mem_one), sizeof(struct vu_mem_one)
 #define CONFIG VU_CONFIG_HEAD, sizeof(struct vu_config)
+#define LOG    sizeof(struct vu_log), sizeof(struct vu_log)
+#define FLIGHT VU_INFLIGHT_BYTES, sizeof(struct vu_inflight)
 #define ANY    0, UINT16_MAX
 
 static const char migration[] = "live migration is not offered in filter mode";
@@ -35,8 +37,8 @@ static const struct vu_rule rules[VU_REQUESTS] = {
 	[VU_SET_OWNER] = {"SET_OWNER", NONE, 0, false, -1, NULL},
 	[VU_RESET_OWNER] = {"RESET_OWNER", NONE, 0, false, -1, NULL},
 	[VU_SET_MEM_TABLE] = {"SET_MEM_TABLE", TABLE, VU_MAX_FDS, false, -1, NULL},
-	[VU_SET_LOG_BASE] = {"SET_LOG_BASE", ANY, 1, true, -1, migration},
-	[VU_SET_LOG_FD] = {"SET_LOG_FD", ANY, 1, false, -1, migration},
+	[VU_SET_LOG_BASE] = {"SET_LOG_BASE", LOG, 1, true, VU_P_LOG_SHMFD, migration},
+	[VU_SET_LOG_FD] = {"SET_LOG_FD", 0, 8, 1, false, VU_P_LOG_SHMFD, migration},
 	[VU_SET_VRING_NUM] = {"SET_VRING_NUM", STATE, 0, false, -1, NULL},
 	[VU_SET_VRING_ADDR] = {"SET_VRING_ADDR", ADDR, 0, false, -1, NULL},
 	[VU_SET_VRING_BASE] = {"SET_VRING_BASE", STATE, 0, false, -1, NULL},
@@ -60,8 +62,8 @@ static const struct vu_rule rules[VU_REQUESTS] = {
 	[28] = {"POSTCOPY_ADVISE", ANY, 0, true, -1, postcopy},
 	[29] = {"POSTCOPY_LISTEN", ANY, 0, false, -1, postcopy},
 	[30] = {"POSTCOPY_END", ANY, 0, true, -1, postcopy},
-	[31] = {"GET_INFLIGHT_FD", ANY, 0, true, -1, inflight},
-	[32] = {"SET_INFLIGHT_FD", ANY, 1, false, -1, inflight},
+	[VU_GET_INFLIGHT_FD] = {"GET_INFLIGHT_FD", FLIGHT, 0, true, VU_P_INFLIGHT, inflight},
+	[VU_SET_INFLIGHT_FD] = {"SET_INFLIGHT_FD", FLIGHT, 1, false, VU_P_INFLIGHT, inflight},
 	[33] = {"GPU_SET_SOCKET", ANY, 1, false, -1, "the GPU channel is not looked into"},
 	[VU_RESET_DEVICE] = {"RESET_DEVICE", NONE, 0, false, VU_P_RESET_DEVICE, NULL},
 	[35] = {"VRING_KICK", ANY, 0, false, -1, masked},
@@ -96,12 +98,14 @@ int vu_check(const struct vu_msg *m, uint64_t protocol, const char **why)
 {
 	const struct vu_rule *rule = vu_rule(m->h.request);
 
-	*why = rule->reason;
+	bool agreed = rule->needs >= 0 && (protocol & VU_BIT(rule->needs));
+
+	*why = agreed ? NULL : rule->reason;
 	if (*why)
 		return -EPROTO;
 	if (m->h.flags & VU_REPLY)
 		*why = "it is marked as a reply to something that was never asked";
-	else if (rule->needs >= 0 && !(protocol & VU_BIT(rule->needs)))
+	else if (rule->needs >= 0 && !agreed)
 		*why = "its protocol feature has not been negotiated";
 	else if (m->h.size < rule->size_min || m->h.size > rule->size_max)
 		*why = "its payload has the wrong size";

@@ -65,6 +65,28 @@ SLUICE_API int sluice_memfd_create(const char *name, uint64_t size, uint64_t dev
 SLUICE_API int sluice_memfd_create_growing(const char *name, uint64_t size, uint64_t max,
 					   uint64_t dev, struct sluice_memfd **out);
 
+/* What sluice_memfd_open() wants to know. */
+struct sluice_memfd_config {
+	const char *name; /* as for sluice_memfd_create() */
+	uint64_t size;	  /* bytes at first and at least, a multiple of 2 MiB */
+	uint64_t max; /* bytes at most, a multiple of 2 MiB, up to 4 GiB;  if it does not grow */
+	uint64_t dev; /* device address of its first byte, a multiple of 4096 */
+	uint32_t n_caches; /* caches of the pool; 0: as many as the machine has CPUs. A program that
+			      has given up the file system cannot count those, and says it here. */
+	bool huge_pages;   /* pages of 2 MiB from the system's reserve; such a pool does not grow */
+};
+
+/**
+ * sluice_memfd_open - make a pool, with everything that can be chosen
+ * @config: read, not kept, but for the name
+ * @out:    set to the pool; the caller gives it back with sluice_memfd_destroy()
+ *
+ * Return: as sluice_memfd_create(); -ENOMEM also if there are too few huge pages.
+ * Context: may sleep.
+ */
+SLUICE_API int sluice_memfd_open(const struct sluice_memfd_config *config,
+				 struct sluice_memfd **out);
+
 /**
  * sluice_memfd_balance - grow, shrink or trim the pool as far as it wants now
  * @memfd: the pool

@@ -245,11 +245,10 @@ int peers_teardown(void **state)
 	return 0;
 }
 
-void peers_relay(struct peers *rig, ...)
+static void relay_in(struct peers *rig, const char *mode, va_list ap)
 {
 	const char *program = getenv("SLUICE"), *argv[32];
 	unsigned int n = 0;
-	va_list ap;
 
 	argv[n++] = program ? program : "build/sluice";
 	argv[n++] = "relay";
@@ -258,12 +257,10 @@ void peers_relay(struct peers *rig, ...)
 	argv[n++] = "--backend";
 	argv[n++] = rig->back;
 	argv[n++] = "--mode";
-	argv[n++] = "filter";
-	va_start(ap, rig);
+	argv[n++] = mode;
 	do {
 		argv[n] = va_arg(ap, const char *);
 	} while (argv[n++] && n < 31);
-	va_end(ap);
 	argv[n] = NULL;
 	rig->relay = fork();
 	assert_true(rig->relay >= 0);
@@ -275,6 +272,24 @@ void peers_relay(struct peers *rig, ...)
 		execv(argv[0], (char **)(uintptr_t)argv);
 		_exit(127);
 	}
+}
+
+void peers_relay(struct peers *rig, ...)
+{
+	va_list ap;
+
+	va_start(ap, rig);
+	relay_in(rig, "filter", ap);
+	va_end(ap);
+}
+
+void peers_relay_shadow(struct peers *rig, ...)
+{
+	va_list ap;
+
+	va_start(ap, rig);
+	relay_in(rig, "shadow", ap);
+	va_end(ap);
 }
 
 void peers_connect(struct peers *rig)

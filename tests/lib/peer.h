@@ -102,6 +102,8 @@ FILE *peers_proc(pid_t pid, const char *command, const char *what);
 
 /* Start the relay with these arguments after the usual ones; NULL ends them. */
 void peers_relay(struct peers *rig, ...);
+/* The same in shadow mode, in which rig->mem is the guest's memory and not a pool. */
+void peers_relay_shadow(struct peers *rig, ...);
 void peers_backend_start(struct peers *rig);
 void peers_backend_kill(struct peers *rig);
 void peers_connect(struct peers *rig);

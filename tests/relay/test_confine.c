@@ -14,6 +14,7 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -235,6 +236,13 @@ static void do_stat(void)
 		_exit(1);
 }
 
+static void do_code(void)
+{
+	if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+	    MAP_FAILED)
+		_exit(1);
+}
+
 static void g1_forbidden_calls_end_the_process(void **state)
 {
 	static void (*const relay[])(void) = {do_exec, do_socket, do_unix_socket, do_ptrace,
@@ -244,14 +252,19 @@ static void g1_forbidden_calls_end_the_process(void **state)
 
 	(void)state;
 	assert_int_equal(attempt(confine_relay, do_nothing), 0);
+	assert_int_equal(attempt(confine_shadow, do_nothing), 0);
 	assert_int_equal(attempt(confine_door, do_nothing), 0);
-	for (size_t i = 0; i < sizeof(relay) / sizeof(relay[0]); i++)
+	for (size_t i = 0; i < sizeof(relay) / sizeof(relay[0]); i++) {
 		assert_int_equal(attempt(confine_relay, relay[i]) & 0x7f, killed);
+		assert_int_equal(attempt(confine_shadow, relay[i]) & 0x7f, killed);
+	}
 	for (size_t i = 0; i < sizeof(helper) / sizeof(helper[0]); i++)
 		assert_int_equal(attempt(confine_door, helper[i]) & 0x7f, killed);
 	/* A sanitizer's runtime may open files and start threads, so the filter lets it. */
 	if (sanitized)
 		return;
+	assert_int_equal(attempt(confine_shadow, do_open) & 0x7f, killed);
+	assert_int_equal(attempt(confine_shadow, do_code) & 0x7f, killed);
 	assert_int_equal(attempt(confine_relay, do_open) & 0x7f, killed);
 	assert_int_equal(attempt(confine_door, do_open) & 0x7f, killed);
 	assert_int_equal(attempt(confine_relay, do_fork) & 0x7f, killed);

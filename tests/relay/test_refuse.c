@@ -430,10 +430,13 @@ static int run(struct peers *rig, const char *a, const char *b)
 static void g6_wrong_usage_is_named(void **state)
 {
 	static const char *const wrong[][3] = {
-		{"--mode", "shadow", "filter only, not yet: shadow"},
-		{"--mode", "iommu", "filter only, not yet: iommu"},
-		{"--mode", "all", "not a mode, it has to be filter: all"},
-		{"--poll", "3", "unknown option: --poll"},
+		{"--mode", "iommu", "filter and shadow, not yet: iommu"},
+		{"--mode", "all", "not a mode, it has to be filter or shadow: all"},
+		{"--threads", "3", "unknown option: --threads"},
+		{"--poll", "3", "are for --mode shadow"},
+		{"--poll", "soon", "--poll wants microseconds"},
+		{"--pool-size", "3M", "--pool-size wants a multiple of 2M"},
+		{"--pool-max", "8G", "--pool-max wants a multiple of 2M, up to 4G"},
 		{"--share", "memfd:", "--share memfd: wants a name"},
 		{"--share", "", "--share wants a path"},
 		{"more", NULL, "unexpected argument: more"},

@@ -7,6 +7,8 @@ here_lib=$(dirname "${BASH_SOURCE[0]}")
 . "$here_lib/common.sh"
 # shellcheck source=tests/vm/lib/packages.sh
 . "$here_lib/packages.sh"
+# shellcheck source=tests/vm/lib/suites.sh
+. "$here_lib/suites.sh"
 # shellcheck source=tests/vm/lib/kernels.sh
 . "$here_lib/kernels.sh"
 # shellcheck source=tests/vm/lib/accel.sh

@@ -6,7 +6,7 @@
 # Theory of operation: Linux accepts several cpio archives one after the other, so an initramfs is
 # three parts, of which two are made once and kept:
 #
-#	base	busybox, fio and e2fsprogs with their libraries	(this host's packages)
+#	base	busybox, fio, git and e2fsprogs with their libraries	(this host's packages)
 #	modules	the kernel modules the tests use		(one archive a kernel)
 #	test	init, the guest's library, one test, sluice.ko	(made for each boot)
 #
@@ -14,9 +14,9 @@
 # costs seconds. fio brings 80 MB of libraries with it; uncompressed that is one second of a boot,
 # less than a second image would cost in complexity.
 
-IMAGE_PROGRAMS="/bin/busybox /usr/bin/fio /sbin/mke2fs /sbin/e2fsck"
+IMAGE_PROGRAMS="/bin/busybox /usr/bin/fio /sbin/mke2fs /sbin/e2fsck /usr/bin/git"
 IMAGE_MODULES="virtio_pci virtio_blk virtio_net virtio_scsi sd_mod virtio-rng virtio_console
-	virtio_balloon 9p 9pnet_virtio ext4 crc32c_generic"
+	virtio_balloon 9p 9pnet_virtio virtiofs ext4 crc32c_generic"
 
 # image_pack DIR FILE: archive DIR, all owned by root; whole or not at all.
 image_pack() {
@@ -24,7 +24,7 @@ image_pack() {
 	(cd "$1" && find . -mindepth 1 | cpio -o -H newc -R 0:0 --quiet) >"$2.$$" && mv "$2.$$" "$2"
 }
 
-# image_base: print the archive's name. Its key is what goes in, so an upgraded fio is noticed.
+# image_base: print the archive's name. Its key is what goes in, so an upgraded fio is noticed, and how.
 image_base() {
 	local files f key out work
 	# shellcheck disable=SC2086 # a list of names
@@ -33,7 +33,7 @@ image_base() {
 		ldd "$f" 2>/dev/null | grep -o '/[^ )]*'
 	done | sort -u)
 	# shellcheck disable=SC2086
-	key=$(stat -L -c '%n %s %Y' $files | md5sum | cut -c1-12)
+	key=$(stat -L -c "%n %s %Y" $files "$ROOT/tests/vm/lib/image.sh" | md5sum | cut -c1-12)
 	out=$CACHE/image/base-$key.cpio
 	if [ ! -e "$out" ]; then
 		work=$(mktemp -d)
@@ -42,6 +42,7 @@ image_base() {
 			mkdir -p "$work$(dirname "$f")"
 			cp -L "$f" "$work$f"
 		done
+		ln -s git "$work/usr/bin/git-upload-pack"
 		ln -s mke2fs "$work/sbin/mkfs.ext4"
 		ln -s e2fsck "$work/sbin/fsck.ext4"
 		# e2fsprogs looks mounted file systems up there.

@@ -58,6 +58,19 @@ qsd_start() {
 		"$(tail -n 3 "$VM_DIR/qsd.log")"
 }
 
+# shadow_start FRONT BACK [OPTION]...: a relay that holds all of the guest's memory; sets RELAY_PID.
+shadow_start() {
+	local front=$1 back=$2
+	shift 2
+	rm -f "$front"
+	"$SLUICE" relay --listen "$front" --backend "$back" --mode shadow "$@" \
+		>>"$VM_DIR/relay.log" 2>&1 </dev/null &
+	RELAY_PID=$!
+	PEERS+=("$RELAY_PID")
+	wait_socket "$RELAY_PID" "$front" || die "sluice relay did not start:" \
+		"$(tail -n 3 "$VM_DIR/relay.log")"
+}
+
 # relay_start FRONT BACK [OPTION]...: sets RELAY_PID. Shares POOL_FILE and nothing else.
 relay_start() {
 	local front=$1 back=$2
@@ -69,6 +82,42 @@ relay_start() {
 	PEERS+=("$RELAY_PID")
 	wait_socket "$RELAY_PID" "$front" || die "sluice relay did not start:" \
 		"$(tail -n 3 "$VM_DIR/relay.log")"
+}
+
+# backend_start SOCKET COMMAND...: any other stock backend; sets BACKEND_PID.
+backend_start() {
+	local socket=$1
+	shift
+	rm -f "$socket"
+	"$@" >>"$VM_DIR/backend.log" 2>&1 </dev/null &
+	BACKEND_PID=$!
+	PEERS+=("$BACKEND_PID")
+	wait_socket "$BACKEND_PID" "$socket" || die "$1 did not start: $(tail -n 3 "$VM_DIR/backend.log")"
+}
+
+# qemu_use 10.0|system: with which QEMU guests boot from now on.
+qemu_use() {
+	local dir
+	VM_QEMU=(qemu-system-x86_64)
+	[ "$1" != system ] || return 0
+	dir=$(suite_get bookworm-backports qemu qemu-system-x86 qemu-system-common qemu-system-data) ||
+		exit 1
+	VM_QEMU=("$dir/usr/bin/qemu-system-x86_64" -L "$dir/usr/share/qemu" -L /usr/share/seabios
+		-L /usr/share/qemu)
+}
+
+# all_memory_shared: QEMU's options for a guest whose memory its vhost-user device is given.
+all_memory_shared() {
+	echo "-machine memory-backend=ram" \
+		"-object memory-backend-memfd,id=ram,share=on,size=${VM_MEMORY}M"
+}
+
+# relay_stat NAME: a figure from the statistics of the relay started with --stats $VM_DIR/stats,
+# summed over its labels.
+relay_stat() {
+	curl -sS --http0.9 --max-time 5 --unix-socket "$VM_DIR/stats" http://relay/metrics |
+		awk -v n="$1" '$1 == n || index($1, n "{") == 1 { s += $2; n_seen = 1 }
+			END { if (n_seen) print s; exit !n_seen }'
 }
 
 alive() { kill -0 "$1" 2>/dev/null; }

@@ -21,6 +21,7 @@
 VM_MEMORY=512
 VM_CPUS=2
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
+VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
 
 # vm_start [-p PART] [-a KERNEL_OPTIONS] QEMU_OPTION...
@@ -41,7 +42,7 @@ vm_start() {
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
 		${MODULE:+"$MODULE" sluice.ko} ${VM_FILES:-}
 	# shellcheck disable=SC2046,SC2086 # lists of options
-	qemu-system-x86_64 -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
+	"${VM_QEMU[@]}" -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
 		-no-user-config -display none -no-reboot \
 		-chardev "file,id=console,path=$VM_CONSOLE" -serial chardev:console \
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \

@@ -1,0 +1,236 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
+#
+# bench/relay.sh - what the relay's mode shadow costs: the same backend directly and through it
+#
+# Theory of operation: the load is libblkio (bench/relay/load.c), a stock front-end that needs no
+# guest; the backend is qemu-storage-daemon. There is no time but that of three processes on this
+# machine's processors. A round runs every job with every candidate, candidates in an order that
+# changes from job to job and round to round, so that whatever else the machine does hits all alike;
+# a figure is the median over the rounds, with the lowest and the highest. Candidates:
+#
+#	direct	load and backend alone
+#	shadow	the relay in between, as it is by default
+#	poll	the same, spinning for a millisecond before it sleeps
+#	sleep	the same, never spinning (only if asked for)
+#
+# Jobs: null-co (a disk that does nothing: all that is left is the way to it) and a file in the page
+# cache. At queue depth 32 the load sleeps when nothing has completed, at depth 1 it spins, as an
+# application does that wants latency.
+#
+# Besides, for the relay: the rate of its copying (bytes moved / its processor time, which charges
+# the copying with everything else that it does) beside memcpy on the same working set; how often
+# it wakes up in ten idle seconds with a connected front-end; and the most that its pool held
+# beside the bytes in flight.
+#
+# usage: bench/relay.sh [-d] [-r ROUNDS] [-t SECONDS_A_JOB] [CANDIDATE]...
+#	-d	the table and the CSV replace those in docs/
+set -u
+bench=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/vm/lib/all.sh
+. "$bench/../tests/vm/lib/all.sh"
+
+rounds=5
+seconds=1
+docs=
+while getopts dr:t: o; do
+	case $o in
+	d) docs=1 ;;
+	r) rounds=$OPTARG ;;
+	t) seconds=$OPTARG ;;
+	*) die "usage: bench/relay.sh [-d] [-r ROUNDS] [-t SECONDS] [CANDIDATE]..." ;;
+	esac
+done
+shift $((OPTIND - 1))
+read -ra candidates <<<"${*:-direct shadow poll}"
+
+# name, backend, operation, block size, depth, how the load waits, unit
+JOBS="4k-randread-qd32 null read 4096 32 wait IOPS
+4k-randwrite-qd32 null write 4096 32 wait IOPS
+4k-randread-qd1 null read 4096 1 poll us
+4k-randwrite-qd1 null write 4096 1 poll us
+128k-read-qd32 file read 131072 32 wait MiB/s
+128k-write-qd32 file write 131072 32 wait MiB/s"
+
+NULL_DISK=driver=null-co,node-name=file,size=1073741824
+FILE_BYTES=256M
+LOAD=$ROOT/build/bench/relay-load
+COPY=$ROOT/build/bench/relay-copy
+
+cleanup() {
+	peers_stop
+	rm -rf "$VM_DIR"
+}
+
+# processor_ns: what the relay has used so far, all of its threads.
+processor_ns() { cat "/proc/$RELAY_PID/task"/*/schedstat | awk '{ n += $1 } END { print n }'; }
+
+# wake_ups: how often its threads and its helper gave up a processor or lost one.
+wake_ups() {
+	local p
+	for p in "/proc/$RELAY_PID" $(sed 's|[0-9]\+|/proc/&|g' "/proc/$RELAY_PID/task/$RELAY_PID/children"); do
+		cat "$p"/task/*/status
+	done | awk '/ctxt_switches/ { n += $2 } END { print n }'
+}
+
+sample() { echo "$ROUND,$1,$2,$3,$4" >>"$CSV"; }
+
+# peers_up CANDIDATE BACKEND: start them; sets SOCKET.
+peers_up() {
+	SOCKET=$VM_DIR/qsd
+	if [ "$2" = null ]; then
+		qsd_start - "$SOCKET" "$NULL_DISK"
+	else
+		qsd_start "$DISK" "$SOCKET"
+	fi
+	case $1 in
+	direct) return ;;
+	shadow) shadow_start "$VM_DIR/relay" "$SOCKET" --keep --stats "$VM_DIR/stats" ;;
+	poll) shadow_start "$VM_DIR/relay" "$SOCKET" --keep --stats "$VM_DIR/stats" --poll 1000 ;;
+	sleep) shadow_start "$VM_DIR/relay" "$SOCKET" --keep --stats "$VM_DIR/stats" --poll 0 ;;
+	*) die "there is no candidate '$1': direct, shadow, poll, sleep" ;;
+	esac
+	SOCKET=$VM_DIR/relay
+}
+
+# one_job CANDIDATE NAME BACKEND OPERATION BLOCK DEPTH WAIT UNIT
+one_job() {
+	local result before after ns rate high
+	peers_up "$1" "$3"
+	[ "$1" = direct ] || before=$(processor_ns)
+	result=$(timeout 60 "$LOAD" "$SOCKET" "$4" "$5" "$6" "$seconds" "$7") ||
+		die "$1, $2: the load failed; the relay's last words: $(tail -n 3 "$VM_DIR/relay.log")"
+	# shellcheck disable=SC2086 # its fields
+	set -- "$1" "$2" "$5" "$6" "$8" $result
+	# Here: candidate, job, block, depth, unit, IOPS, mean, median, 99th percentile
+	case $5 in
+	IOPS) sample "$1" "$2" "$6" IOPS ;;
+	us)
+		sample "$1" "$2" "$7" us
+		sample "$1" "$2-p50" "$8" us
+		sample "$1" "$2-p99" "$9" us
+		;;
+	MiB/s) sample "$1" "$2" "$(awk "BEGIN { print $6 * $3 / 1048576 }")" MiB/s ;;
+	esac
+	if [ "$1" != direct ]; then
+		after=$(processor_ns)
+		# The ramp of a quarter of a second costs processor time as well.
+		awk -v ns=$((after - before)) -v iops="$6" -v s="$seconds" -v block="$3" 'BEGIN {
+			n = iops * (s + 0.25)
+			print ns / n, n * block / 1048576 / (ns / 1e9) }' >"$VM_DIR/cost"
+		read -r ns rate <"$VM_DIR/cost"
+		sample "$1" "$2-relay-cpu" "$ns" ns/request
+		case $2 in
+		128k*)
+			sample "$1" "$2-copying" "$rate" MiB/s
+			high=$(pool_high "$3" "$4") || die "$1, $2: the relay gives no statistics"
+			sample "$1" "$2-pool-high" "$high" times
+			;;
+		esac
+	fi
+	peers_stop
+}
+
+# pool_high BLOCK DEPTH: the most that the pool ever held, beside the bytes in flight and the rings.
+# A request has a header of 16 bytes and a status of one besides.
+pool_high() {
+	local high rings
+	high=$(relay_stat sluice_relay_pool_used_max_bytes) &&
+		rings=$(relay_stat sluice_relay_ring_bytes) || return 1
+	awk -v high="$high" -v rings="$rings" -v n=$(($2 * ($1 + 17))) \
+		'BEGIN { print high / (n + rings) }'
+}
+
+# idle CANDIDATE: ten seconds with a connected front-end that asks for nothing.
+idle() {
+	local before after load
+	peers_up "$1" null
+	"$LOAD" "$SOCKET" idle 4096 1 14 wait >/dev/null &
+	load=$!
+	sleep 2
+	before=$(wake_ups)
+	[ "${before:-0}" -gt 0 ] || die "$1: /proc does not say how often the relay ran"
+	sleep 10
+	after=$(wake_ups)
+	sample "$1" idle-10s $((after - before)) wake-ups
+	wait $load || die "$1, idle: the load failed"
+	peers_stop
+}
+
+BLKIO=$(suite_get trixie libblkio libblkio1 libblkio-dev) || exit 1
+make -s -C "$ROOT" bench-relay BLKIO="$BLKIO" || exit 1
+VM_DIR=$(mktemp -d /dev/shm/sluice-bench.XXXXXX) || exit 1
+trap cleanup EXIT
+DISK=$VM_DIR/disk
+disk_create "$DISK" $FILE_BYTES
+mkdir -p "$ROOT/build/bench"
+CSV=$ROOT/build/bench/relay.csv
+TABLE=$ROOT/build/bench/relay.md
+echo "round,candidate,job,value,unit" >"$CSV"
+
+turn=0
+for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
+	say "round $ROUND of $rounds"
+	while read -r name backend operation block depth how unit; do
+		for ((i = 0; i < ${#candidates[@]}; i++)); do
+			one_job "${candidates[$(((i + turn) % ${#candidates[@]}))]}" "$name" \
+				"$backend" "$operation" "$block" "$depth" "$how" "$unit" </dev/null
+		done
+		turn=$((turn + 1))
+	done <<<"$JOBS"
+	sample memcpy 128k-copying "$("$COPY" 131072 32 0.5)" MiB/s
+	sample memcpy 4k-copying "$("$COPY" 4096 32 0.5)" MiB/s
+done
+say "idle"
+ROUND=1
+for candidate in "${candidates[@]}"; do
+	[ "$candidate" = direct ] || idle "$candidate"
+done
+
+# table: medians as Markdown, from the CSV.
+table() {
+	awk -F, -v order="${candidates[*]} memcpy" '
+		NR == 1 { next }
+		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
+		{ v[$2, $3, ++n[$2, $3]] = $4 }
+		function median(c, j,   m, a, b, t, mid) {
+			m = n[c, j]
+			for (a = 1; a <= m; a++)
+				s[a] = v[c, j, a]
+			for (a = 2; a <= m; a++)
+				for (b = a; b > 1 && s[b] + 0 < s[b - 1] + 0; b--) {
+					t = s[b]; s[b] = s[b - 1]; s[b - 1] = t
+				}
+			mid = int((m + 1) / 2)
+			return m % 2 ? s[mid] : (s[mid] + s[mid + 1]) / 2
+		}
+		END {
+			print "| job | candidate | median | lowest | highest | of direct |"
+			print "|---|---|---|---|---|---|"
+			nc = split(order, c, " ")
+			for (j = 1; j <= nj; j++) {
+				job = jobs[j]
+				base = ("direct", job, 1) in v ? median("direct", job) : 0
+				for (i = 1; i <= nc; i++) {
+					if (!n[c[i], job])
+						continue
+					m = median(c[i], job)
+					form = m < 1000 ? "%.4g" : "%.0f"
+					printf "| %s, %s | %s | " form " | " form " | " form " | %s |\n",
+						job, unit[job], c[i], m, s[1], s[n[c[i], job]],
+						base && c[i] != "direct" ? sprintf("%.2f", m / base) : ""
+				}
+			}
+		}' "$CSV"
+}
+{
+	echo "$(qemu-storage-daemon --version | head -n 1), libblkio, $(nproc) CPUs," \
+		"$rounds rounds of $seconds s a job; ./run bench relay"
+	echo
+	table
+} | tee "$TABLE"
+if [ -n "$docs" ]; then
+	cp "$CSV" "$ROOT/docs/bench-relay.csv"
+	cp "$TABLE" "$ROOT/docs/bench-relay.md"
+fi
+say "All samples: $CSV"

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * flow.c - chains through a queue
+ *
+ * Theory of operation
+ * -------------------
+ * One step reaps what the backend has used, then fetches what the guest has made available, both up
+ * to a budget, so that no queue keeps the others waiting. What was reaped is published to the guest
+ * in one go, with one notification if the guest wants any, and the same downwards.
+ *
+ * A chain for which the pool has no room stays in the guest's ring: it is fetched, and found not to
+ * fit, and that is forgotten again. It is read anew, and checked anew, when there may be room.
+ *
+ * Flights that are parked (a backend has gone) go down before anything is fetched, in the order in
+ * which they were fetched.
+ */
+#include <errno.h>
+
+#include "shadow.h"
+
+#define BUDGET 32 /* chains in each direction in one step */
+
+static struct chain chain; /* too large for the stack; filled anew each time */
+static struct shadow_sg sg[FLIGHT_PARTS];
+
+static void count_latency(struct queue *q, const struct flight *f)
+{
+	uint64_t ns = q->shadow->now > f->since ? q->shadow->now - f->since : 0;
+	uint64_t us4 = ns >> 12; /* 4 us are near enough 2^12 ns */
+	unsigned int bucket = us4 ? 64u - (unsigned int)__builtin_clzll(us4) : 0;
+
+	q->stats.latency[bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1]++;
+	q->stats.latency_sum += ns;
+}
+
+static void complete(struct queue *q, uint16_t n, uint32_t len)
+{
+	struct flight *f = &q->flights[n];
+	uint32_t back = len;
+
+	if (len > f->in) {
+		shadow_refused(q, "backend", REFUSED_LENGTH,
+			       "a used length is more than was offered", len, f->in);
+		back = len = f->in;
+	} else if (len < f->in) {
+		back = used_len_copy(q, f, len);
+	}
+	place_back(q, f, back);
+	ledger_used(q, f->id);
+	device_end_use(&q->guest, f->id, f->count, len);
+	q->stats.requests++;
+	count_latency(q, f);
+	queue_end_flight(q, n);
+}
+
+static void publish_used(struct queue *q)
+{
+	device_end_publish(&q->guest);
+	ledger_published(q);
+	queue_log_ring(q);
+	if (device_end_must_call(&q->guest) && q->call >= 0) {
+		ring_signal_often(q->call, q->shadow->now);
+		q->stats.calls++;
+	}
+}
+
+/* Returns how many; -EBADMSG after the last one that was right. */
+static int reap(struct queue *q, int budget)
+{
+	const char *why = NULL;
+	uint32_t bad = 0, len;
+	uint16_t n;
+	int done = 0, rc = 0;
+
+	while (done < budget && (rc = driver_end_reap(&q->back, &n, &len, &why, &bad)) > 0) {
+		complete(q, n, len);
+		done++;
+	}
+	if (done)
+		publish_used(q);
+	if (rc < 0) {
+		shadow_refused(q, "backend", REFUSED_USED, why, bad, 0);
+		q->shadow->backend_broke = why;
+		return rc;
+	}
+	return done;
+}
+
+/* Makes a placed flight available. */
+static void send_down(struct queue *q, uint16_t n, uint32_t nsg)
+{
+	struct flight *f = &q->flights[n];
+	uint64_t *table = NULL;
+	uint32_t at = 0;
+
+	if (q->back.indirect && nsg > 1) {
+		at = f->table ? f->table : q->block_at + n * BLOCK_BYTES;
+		table = (void *)(q->shadow->pool + at);
+	}
+	driver_end_add(&q->back, n, sg, nsg, table, SHADOW_DEV + at);
+}
+
+static bool no_room(struct queue *q)
+{
+	if (!q->waits) {
+		q->stats.full++;
+		q->shadow->nwaits++;
+	}
+	q->waits = true;
+	if (!q->shadow->waiting)
+		q->shadow->waiting = q;
+	return false;
+}
+
+static void got_room(struct queue *q)
+{
+	if (q->waits)
+		q->shadow->nwaits--;
+	q->waits = false;
+	if (q->shadow->waiting == q)
+		q->shadow->waiting = NULL;
+}
+
+static void break_guest(struct queue *q, enum refusal what, const char *why)
+{
+	q->broken = true;
+	got_room(q); /* it wants none any more */
+	shadow_refused(q, "guest", what, why, chain.bad, chain.bad_len);
+}
+
+static bool send_parked(struct queue *q)
+{
+	uint16_t n = q->parked;
+	struct flight *f = &q->flights[n];
+	uint16_t large = f->large;
+	int nsg;
+
+	place_chain_of(f, &chain);
+	if (large != FLIGHT_NONE) {
+		q->large_next[large] = q->large_free;
+		q->large_free = large;
+	}
+	nsg = place_chain(q, f, &chain, sg);
+	if (nsg < 0) {
+		place_keep(q, f, &chain);
+		return no_room(q);
+	}
+	got_room(q);
+	send_down(q, n, (uint32_t)nsg);
+	q->parked = f->next;
+	q->stats.resubmitted++;
+	return true;
+}
+
+static bool send_next(struct queue *q)
+{
+	const char *why = NULL;
+	struct flight *f;
+	uint16_t n;
+	int rc;
+
+	rc = device_end_fetch(&q->guest, &q->shadow->guest, &chain, &why);
+	if (rc <= 0) {
+		if (rc < 0)
+			break_guest(q, REFUSED_CHAIN, why);
+		return false;
+	}
+	n = queue_take_flight(q);
+	if (n == FLIGHT_NONE) {
+		chain.bad = chain.id;
+		chain.bad_len = 0;
+		break_guest(q, REFUSED_CHAIN,
+			    "more chains are in flight than the ring has entries");
+		return false;
+	}
+	f = &q->flights[n];
+	if (!chain.nout && !chain.nin) {
+		/* Nothing to do for a device. */
+		device_end_take(&q->guest, &chain);
+		ledger_fetched(q, chain.id);
+		ledger_used(q, chain.id);
+		device_end_use(&q->guest, chain.id, chain.count, 0);
+		publish_used(q);
+		queue_end_flight(q, n);
+		return true;
+	}
+	rc = place_chain(q, f, &chain, sg);
+	if (rc < 0) {
+		queue_end_flight(q, n);
+		q->fetched--;
+		if (rc != -E2BIG)
+			return no_room(q);
+		chain.bad = (uint64_t)chain.out + chain.in;
+		break_guest(q, REFUSED_TOO_BIG,
+			    "a chain is longer than the pool can hold; raise --pool-max");
+		return false;
+	}
+	got_room(q);
+	f->id = chain.id;
+	f->count = chain.count;
+	f->since = q->shadow->now;
+	device_end_take(&q->guest, &chain);
+	ledger_fetched(q, f->id);
+	send_down(q, n, (uint32_t)rc);
+	return true;
+}
+
+static int submit(struct queue *q, int budget)
+{
+	int done = 0;
+
+	while (done < budget) {
+		if (q->parked != FLIGHT_NONE ? !send_parked(q) : q->broken || !send_next(q))
+			break;
+		done++;
+	}
+	if (!done)
+		return 0;
+	driver_end_publish(&q->back);
+	if (driver_end_must_kick(&q->back)) {
+		ring_signal_often(q->back_kick, q->shadow->now);
+		q->stats.kicks++;
+	}
+	return done;
+}
+
+bool flow_step(struct queue *q)
+{
+	int used = reap(q, BUDGET), sent;
+
+	if (used < 0)
+		return true;
+	sent = submit(q, BUDGET);
+	return used > 0 || sent > 0;
+}
+
+void flow_reap_rest(struct queue *q)
+{
+	/* More than the ring has cannot be in flight. */
+	(void)reap(q, SHADOW_NUM);
+}

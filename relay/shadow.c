@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * shadow.c - all queues of shadow mode: start and stop, the pool, the loop
+ *
+ * Theory of operation
+ * -------------------
+ * A pool belongs to one connection to one backend. It is made when the first ring is to be started,
+ * told to the backend as its only memory region, and given up when the connection ends.
+ *
+ * Which features go where: those of the device (virtio 1.2, section 6: bits 0 to 23 and from 50 on,
+ * but also those reserved before) are between the guest and the backend. Those of the ring are
+ * between the guest and the relay, and again between the relay and the backend: each side has the
+ * best that it can do. ACCESS_PLATFORM is between the guest and the front-end.
+ *
+ * The loop takes turns among the queues that have something to do. One that has had nothing for as
+ * long as it may spin is asked, on both sides, to notify, looked at once more, and left alone until
+ * an eventfd says so. How long it may spin follows what happens: a queue that is woken soon after it
+ * went to sleep should have waited a little longer, one that slept for long should not have
+ * waited at all. The eventfds are watched by an epoll fd, edge-triggered: each signal is one event,
+ * and the counters need not be read.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "shadow.h"
+#include "state.h"
+
+#define SLICE_NS UINT64_C(200000) /* after which the sockets are looked at */
+#define EVENTS	 64
+/* A region that moves is removed, then added elsewhere, in two messages or more. */
+#define GONE_NS	       UINT64_C(500000000)
+#define CAME_NS	       UINT64_C(20000000)
+#define CROWDED_NS     UINT64_C(60000)
+#define CROWDED_FOR_NS UINT64_C(100000000)
+
+#define DEVICE_BITS                                                                                \
+	(UINT64_C(0xffffff) | VU_BIT(VIRTIO_F_ANY_LAYOUT) | VU_BIT(VIRTIO_F_VERSION_1) |           \
+	 ~UINT64_C(0) << 42)
+#define RING_BITS (VU_BIT(VIRTIO_F_INDIRECT) | VU_BIT(VIRTIO_F_EVENT_IDX))
+
+uint64_t shadow_features_up(uint64_t backend)
+{
+	uint64_t own = RING_BITS | VU_BIT(VIRTIO_F_ACCESS_PLATFORM) | VU_BIT(VU_F_PROTOCOL) |
+		       VU_BIT(VHOST_F_LOG_ALL);
+
+	if (backend & VU_BIT(VIRTIO_F_VERSION_1))
+		own |= VU_BIT(VIRTIO_F_PACKED);
+	return (backend & DEVICE_BITS) | own;
+}
+
+uint64_t shadow_features_down(uint64_t frontend, uint64_t backend)
+{
+	uint64_t rings = RING_BITS;
+
+	if (frontend & VU_BIT(VIRTIO_F_VERSION_1))
+		rings |= VU_BIT(VIRTIO_F_PACKED);
+	return (frontend & DEVICE_BITS) | (backend & rings) | VU_BIT(VU_F_PROTOCOL);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts = {0};
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void shadow_refused(struct queue *q, const char *side, enum refusal what, const char *why,
+		    uint64_t value, uint32_t len)
+{
+	q->shadow->refused[what]++;
+	relay_log_peer("refused: queue %u, %s: %s (0x%" PRIx64 ", %" PRIu32 ")", q->index, side,
+		       why, value, len);
+}
+
+int shadow_init(struct shadow *s, struct relay *r, const struct shadow_options *options)
+{
+	s->relay = r;
+	s->options = *options;
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll < 0)
+		return -errno;
+	for (uint16_t i = 0; i < RING_MAX; i++) {
+		struct queue *q = &s->queues[i];
+
+		q->shadow = s;
+		q->index = i;
+		q->kick = q->call = q->back_kick = q->back_call = -1;
+		q->first = q->last = q->parked = FLIGHT_NONE;
+	}
+	guest_watch(&s->guest);
+	return 0;
+}
+
+/* ---- the pool ---- */
+
+static int pool_open(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+	const struct sluice_memfd_config config = {
+		.name = "sluice-shadow",
+		.size = s->options.pool_size,
+		.max = s->options.pool_max,
+		.dev = SHADOW_DEV,
+		.n_caches = 1, /* one thread */
+		.huge_pages = s->options.huge_pages,
+	};
+	struct region *region = &r->mem.regions[0];
+	struct stat st;
+	int rc;
+
+	if (s->memfd)
+		return 0;
+	rc = sluice_memfd_open(&config, &s->memfd);
+	if (rc) {
+		relay_log_peer("there is no memory for a pool of %" PRIu64 " bytes (%s)%s",
+			       config.size, strerror(-rc),
+			       config.huge_pages
+				       ? ": reserve huge pages (/proc/sys/vm/nr_hugepages)"
+				       : "");
+		return rc;
+	}
+	s->pool = s->memfd->region.cpu;
+	s->rings = s->common = 0;
+	s->waiting = NULL;
+	s->connects++;
+	if (fstat(s->memfd->fd, &st))
+		st = (struct stat){0};
+	*region = (struct region){
+		.v = {.gpa = SHADOW_DEV, .size = config.max, .user = SHADOW_DEV, .offset = 0},
+		.dev = st.st_dev,
+		.ino = st.st_ino,
+		.fd = s->memfd->fd,
+		.used = true,
+	};
+	return 0;
+}
+
+static void pool_close(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+	struct sluice_pool_stats stats;
+
+	if (!s->memfd)
+		return;
+	sluice_pool_get_stats(&s->memfd->pool, &stats);
+	if (stats.used_max > s->pool_max_used)
+		s->pool_max_used = stats.used_max;
+	r->mem.regions[0] = (struct region){.fd = -1}; /* the fd is the memfd's */
+	sluice_memfd_destroy(s->memfd);
+	s->memfd = NULL;
+	s->pool = NULL;
+}
+
+/* How much each queue is sure of; again whenever their number or the rings' memory changes. */
+static void divide(struct shadow *s)
+{
+	uint64_t n = 0, slack = s->options.pool_max / 16;
+
+	for (unsigned int i = 0; i < RING_MAX; i++)
+		n += s->queues[i].back_on;
+	/* What slots and slabs round up to is theirs too; a sixteenth is for what they keep. */
+	s->room =
+		s->options.pool_max > s->rings + slack ? s->options.pool_max - s->rings - slack : 0;
+	s->share = n ? s->room / 2 / n : 0;
+	s->common = 0;
+	for (unsigned int i = 0; i < RING_MAX; i++)
+		if (s->queues[i].held > s->share)
+			s->common += s->queues[i].held - s->share;
+}
+
+/* ---- rings ---- */
+
+static void activate(struct queue *q)
+{
+	struct shadow *s = q->shadow;
+
+	if (q->active || !q->back_on)
+		return;
+	q->active = true;
+	q->used_at = s->now;
+	s->active[s->nactive++] = q->index;
+	device_end_quiet(&q->guest);
+	driver_end_quiet(&q->back);
+}
+
+static void deactivate(struct queue *q)
+{
+	struct shadow *s = q->shadow;
+
+	if (!q->active)
+		return;
+	q->active = false;
+	for (unsigned int i = 0; i < s->nactive; i++) {
+		if (s->active[i] == q->index) {
+			s->active[i] = s->active[--s->nactive];
+			return;
+		}
+	}
+}
+
+static void watch(struct queue *q, int fd, unsigned int side)
+{
+	struct epoll_event ev = {
+		.events = EPOLLIN | EPOLLET,
+		.data.u32 = (uint32_t)(q->index * 2u + side),
+	};
+
+	/* It is an eventfd, and those can be watched; twice is as good as once. */
+	if (fd >= 0)
+		epoll_ctl(q->shadow->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static void unwatch(struct queue *q, int fd)
+{
+	/* The front-end has the same file open: closing the fd here would not end it. */
+	if (fd >= 0)
+		epoll_ctl(q->shadow->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static void refuse(struct relay *r, unsigned int index, int rc)
+{
+	struct ring *ring = &r->rings[index];
+
+	if (ring->refused)
+		return;
+	ring->refused = true;
+	relay_log_peer(
+		"refused to start ring %u (%u entries at the front-end's addresses 0x%" PRIx64
+		", 0x%" PRIx64 ", 0x%" PRIx64 "): %s",
+		index, ring->num, ring->desc, ring->avail, ring->used,
+		rc == -ENOENT	? "it does not lie in the guest's memory as the front-end "
+				  "has told it; with a vIOMMU a device needs --mode iommu"
+		: rc == -EINVAL ? "its size is none that such a ring may have here (4096 are "
+				  "the most)"
+				: strerror(-rc));
+	ring_signal(ring->err);
+}
+
+static void give_up(struct relay *r, unsigned int index, const char *why)
+{
+	r->rings[index].broken = true;
+	relay_log_peer("ring %u stays stopped: %s", index, why);
+	ring_signal(r->rings[index].err);
+}
+
+static int start(struct relay *r, unsigned int index)
+{
+	struct queue *q = &r->shadow->queues[index];
+	struct ring *ring = &r->rings[index];
+	uint64_t base;
+	struct ring_told told = {
+		.num = q->back.num,
+		.base = driver_end_base(&q->back),
+		.call = q->back_call,
+		.call_set = true,
+		.err = -1,
+		.kick = q->back_kick,
+		.enabled = ring->enabled || !(r->fe.features & VU_BIT(VU_F_PROTOCOL)),
+	};
+	uint32_t parts[3];
+
+	driver_end_bytes(q->back.num, q->back.packed, parts);
+	base = SHADOW_DEV + q->ring_at;
+	told.desc = base + parts[0];
+	told.avail = base + parts[1];
+	told.used = base + parts[2];
+	return rings_tell(r, index, &told);
+}
+
+static void start_ready(struct relay *r, unsigned int index)
+{
+	struct shadow *s = r->shadow;
+	struct queue *q = &s->queues[index];
+	struct ring *ring = &r->rings[index];
+	bool again = ring->recover;
+	int rc = again ? 0 : queue_attach_guest(q, ring, r->fe.features);
+
+	if (rc) {
+		refuse(r, index, rc);
+		return;
+	}
+	q->kick = ring->kick;
+	q->call = ring->call;
+	ring->refused = false;
+	if (r->be.fd < 0) {
+		ring->recover = true;
+		return;
+	}
+	rc = pool_open(r);
+	if (!rc && !r->be.memory_live)
+		rc = backend_memory(r, NULL);
+	if (!rc)
+		rc = queue_attach_back(q, backend_features(r));
+	if (rc == -EREMOTEIO)
+		backend_lost(r, "it refused the pool");
+	if (rc == -EREMOTEIO || rc == -ENOTCONN)
+		return;
+	if (rc) {
+		give_up(r, index,
+			rc == -ENOSPC ? "the pool has no room for its shadow; raise --pool-size"
+				      : strerror(-rc));
+		return;
+	}
+	divide(s);
+	s->strict_layout =
+		!(backend_features(r) & (VU_BIT(VIRTIO_F_VERSION_1) | VU_BIT(VIRTIO_F_ANY_LAYOUT)));
+	rc = start(r, index);
+	/* Refused once, it may take it the next time; with half of a ring it is of no use. */
+	if (rc == -EREMOTEIO)
+		backend_lost(r, "it refused to run a ring");
+	if (rc)
+		return;
+	ring->recover = false;
+	watch(q, q->kick, 0);
+	watch(q, q->back_call, 1);
+	s->now = now_ns();
+	q->spin = s->options.poll_ns;
+	q->slept_at = s->now;
+	/* The driver's kick may have come before anybody listened. */
+	activate(q);
+}
+
+void shadow_rings_start(struct relay *r)
+{
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		const struct ring *ring = &r->rings[i];
+
+		if (ring->kick_set && ring->addr_set && ring->num && !ring->live && !ring->broken)
+			start_ready(r, i);
+	}
+}
+
+void shadow_ring_stop(struct relay *r, unsigned int index)
+{
+	struct queue *q = &r->shadow->queues[index];
+	struct ring *ring = &r->rings[index];
+	struct vu_msg m;
+
+	r->shadow->now = now_ns();
+	if (ring->live && r->be.fd >= 0 && drain_begin(q)) {
+		vu_set(&m, VU_GET_VRING_BASE);
+		m.h.size = sizeof(m.p.state);
+		m.p.state = (struct vu_vring_state){.index = index};
+		if (!backend_ask(r, &m, WAIT_DRAIN)) {
+			ring->live = false;
+			if (!drain_end(q, m.p.state.num) && !r->shadow->backend_broke)
+				r->shadow->backend_broke =
+					"it answered GET_VRING_BASE while it was "
+					"still at work";
+		}
+	}
+	/* What it works on must not get slots back; and then all of the pool goes. */
+	if (r->shadow->backend_broke)
+		backend_lost(r, r->shadow->backend_broke);
+	r->shadow->backend_broke = NULL;
+	if (!q->guest_on)
+		return;
+	unwatch(q, q->kick);
+	if (q->back_on) {
+		unwatch(q, q->back_call);
+		flow_reap_rest(q);
+		queue_detach_back(q, true);
+		divide(r->shadow);
+	}
+	/* Whoever serves the ring next need not know that kicks had been switched off. */
+	device_end_listen(&q->guest);
+	queue_log_ring(q);
+	deactivate(q);
+	q->kick = q->call = -1;
+	ring->recover = false;
+	if (queue_hand_back(q)) {
+		ring->base = device_end_base(&q->guest);
+		queue_detach_guest(q);
+	} else {
+		ring->base = device_end_base(&q->guest);
+	}
+}
+
+void shadow_stop_in(struct relay *r, const struct vu_region *v)
+{
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		const struct ring *ring = &r->rings[i];
+
+		if (r->shadow->queues[i].guest_on &&
+		    (ring->desc - v->user < v->size || ring->avail - v->user < v->size ||
+		     ring->used - v->user < v->size))
+			shadow_ring_stop(r, i);
+	}
+}
+
+void shadow_memory_goes(struct relay *r)
+{
+	r->shadow->memory_moves = now_ns() + GONE_NS;
+}
+
+void shadow_memory_came(struct relay *r)
+{
+	uint64_t now = now_ns();
+
+	if (r->shadow->memory_moves > now + CAME_NS)
+		r->shadow->memory_moves = now + CAME_NS;
+}
+
+void shadow_kick_goes(struct relay *r, unsigned int index)
+{
+	struct queue *q = &r->shadow->queues[index];
+
+	if (q->guest_on)
+		unwatch(q, q->kick);
+}
+
+void shadow_ring_fds(struct relay *r, unsigned int index)
+{
+	struct queue *q = &r->shadow->queues[index];
+
+	if (!q->guest_on)
+		return;
+	q->kick = r->rings[index].kick;
+	if (q->back_on)
+		watch(q, q->kick, 0); /* if it is watched already: an error that means so */
+	r->shadow->now = now_ns();
+	activate(q);
+	q->call = r->rings[index].call;
+	ring_signal(q->call);
+}
+
+void shadow_backend_gone(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		struct queue *q = &s->queues[i];
+
+		if (!q->back_on)
+			continue;
+		unwatch(q, q->back_call);
+		unwatch(q, q->kick);
+		/* What it had completed before it went counts, unless it went over this. */
+		if (!s->backend_broke)
+			flow_reap_rest(q);
+		queue_detach_back(q, false);
+		deactivate(q);
+	}
+	s->backend_broke = NULL;
+	pool_close(r);
+	divide(s);
+}
+
+void shadow_session_end(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+
+	for (unsigned int i = 0; i < RING_MAX; i++)
+		queue_detach_guest(&s->queues[i]);
+	guest_reset(&s->guest);
+	ledger_close(s);
+	dirty_close(&s->dirty);
+	guest_watch_also(&s->guest, 0, NULL, 0);
+	s->dirty.on = false;
+}
+
+/* ---- the loop ---- */
+
+/* Asks both sides to notify. Returns whether there is something to do after all. */
+static bool listen_to(struct queue *q)
+{
+	bool more = !q->broken && !q->waits && device_end_listen(&q->guest);
+
+	queue_log_ring(q);
+	return driver_end_listen(&q->back) || more;
+}
+
+static void rest(struct queue *q)
+{
+	if (listen_to(q)) {
+		device_end_quiet(&q->guest);
+		driver_end_quiet(&q->back);
+		q->used_at = q->shadow->now;
+		return;
+	}
+	q->slept_at = q->shadow->now;
+	deactivate(q);
+}
+
+static void woken(struct queue *q)
+{
+	uint64_t most = q->shadow->options.poll_ns, slept = q->shadow->now - q->slept_at;
+
+	if (q->active)
+		return;
+	if (slept < most)
+		q->spin = q->spin * 2 + most / 8 < most ? q->spin * 2 + most / 8 : most;
+	else
+		q->spin /= 2;
+	activate(q);
+}
+
+void shadow_events(struct relay *r)
+{
+	struct epoll_event ev[EVENTS];
+	struct shadow *s = r->shadow;
+	int n = epoll_wait(s->epoll, ev, EVENTS, 0);
+
+	s->now = now_ns();
+	for (int i = 0; i < n; i++) {
+		struct queue *q = &s->queues[ev[i].data.u32 / 2 % RING_MAX];
+
+		if (!q->back_on)
+			continue;
+		if (ev[i].data.u32 % 2)
+			q->stats.calls_in++;
+		else
+			q->stats.kicks_in++;
+		woken(q);
+	}
+}
+
+static void one_broke(struct relay *r, struct queue *q)
+{
+	struct ring *ring = &r->rings[q->index];
+
+	if (ring->broken)
+		return;
+	ring->broken = true;
+	ring_signal(ring->err);
+}
+
+/* The peers may need the processor that this one spins on. If it is long until it comes back, others
+ * need it too: then to spin is to be taken off it when there is work, and sleeping is the faster
+ * way, since who wakes up is let in soon. */
+static void yield(struct shadow *s)
+{
+	uint64_t before = s->now;
+
+	sched_yield();
+	s->now = now_ns();
+	if (s->now - before > CROWDED_NS)
+		s->crowded = s->now + CROWDED_FOR_NS;
+}
+
+/* What one queue gives back may be what another one waits for. */
+static void wake_waiting(struct shadow *s)
+{
+	for (unsigned int i = 0; i < RING_MAX; i++)
+		if (s->queues[i].waits)
+			activate(&s->queues[i]);
+}
+
+bool shadow_run(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+	uint64_t end;
+
+	if (!s->nactive)
+		return false;
+	s->now = now_ns();
+	if (s->now < s->memory_moves)
+		return false;
+	end = s->now + SLICE_NS;
+	do {
+		bool worked = false;
+
+		for (unsigned int i = 0; i < s->nactive; i++) {
+			struct queue *q = &s->queues[s->active[i]];
+			bool was_broken = q->broken;
+
+			if (flow_step(q)) {
+				worked = true;
+				q->used_at = s->now;
+			} else if (s->now - q->used_at >= q->spin || s->now < s->crowded) {
+				rest(q);
+			}
+			if (s->backend_broke) {
+				backend_lost(r, s->backend_broke);
+				return s->nactive != 0;
+			}
+			if (q->broken && !was_broken)
+				one_broke(r, q);
+		}
+		if (worked && s->nwaits)
+			wake_waiting(s);
+		if (!worked && s->nactive)
+			yield(s);
+		else
+			s->now = now_ns();
+	} while (s->nactive && s->now < end);
+	return s->nactive != 0;
+}
+
+/* Returns whether there is nothing left to flush. */
+static bool flush_quiet(struct shadow *s, uint64_t now)
+{
+	for (unsigned int i = 0; s->nkept && i < RING_MAX; i++)
+		if (s->queues[i].nkept && now - s->queues[i].used_at >= KEPT_NS)
+			kept_flush(&s->queues[i]);
+	return !s->nkept;
+}
+
+int shadow_pause(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+	uint64_t now = now_ns();
+
+	if (s->nactive && now < s->memory_moves)
+		return (int)((s->memory_moves - now) / 1000000) + 1;
+	if (s->nkept && !flush_quiet(s, now))
+		return (int)(KEPT_NS / 1000000);
+	if (s->memfd && s->memfd->wake_fd >= 0) {
+		struct sluice_pool_stats stats;
+
+		/* Nobody says when a grown pool falls idle: look once a second, as long as it is
+		 * larger than at first. */
+		sluice_pool_get_stats(&s->memfd->pool, &stats);
+		if (stats.bytes <= s->options.pool_size)
+			return -1;
+		(void)sluice_memfd_balance(s->memfd);
+		return 1000;
+	}
+	return -1;
+}
