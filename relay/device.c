@@ -8,8 +8,8 @@
  * the relay, plus what the relay does by itself:
  *   ACCESS_PLATFORM  added, and taken away again below: it makes the guest put its buffers where
  *		      its DMA layer says, and QEMU insists that the backend offers it
- *   LOG_ALL	      masked: nobody tells the front-end which pages the backend writes, so QEMU has
- *		      to refuse live migration, and does
+ *   LOG_ALL	      masked in filter mode: nobody tells the front-end which pages the backend writes,
+ *		      so QEMU has to refuse live migration, and does. In shadow mode the relay does
  *   REPLY_ACK, CONFIGURE_MEM_SLOTS  always: the relay acknowledges and keeps the table by itself
  *   BACKEND_REQ     always: the channel ends at the relay (backchan.c), and QEMU 10 insists on it
  *		      where ACCESS_PLATFORM is offered; a backend without it has nothing to say

@@ -48,6 +48,7 @@ void driver_end_init(struct driver_end *d, void *ring)
 	d->avail_wrap = d->used_wrap = true;
 	d->quiet = false;
 	d->next = d->used = d->kicked = d->busy = d->free = 0;
+	d->tail = (uint16_t)(d->num - 1);
 	d->nfree = d->num;
 	for (uint32_t i = 0; i < d->num; i++)
 		d->ids[i] = (struct driver_id){
@@ -208,11 +209,13 @@ static int take_back(struct driver_end *d, uint32_t name, uint16_t *flight, cons
 		return refuse(why, "a used id is not in flight", bad, name);
 	*flight = id->flight;
 	id->flight = DRIVER_END_FREE;
-	if (d->packed)
-		id->next = d->free;
+	/* Last in the queue of those that are free: an id is used again as late as can be, so that one
+	 * that a device uses twice is mostly not in flight at the second time. */
+	if (d->packed ? d->busy == d->num : !d->nfree)
+		d->free = (uint16_t)name;
 	else
-		d->ids[id->last].next = d->free;
-	d->free = (uint16_t)name;
+		d->ids[d->tail].next = (uint16_t)name;
+	d->tail = d->packed ? (uint16_t)name : id->last;
 	d->nfree = (uint16_t)(d->nfree + id->count);
 	d->busy--;
 	return 1;

@@ -41,6 +41,7 @@ struct driver_end {
 	uint16_t used;	 /* position of the next used entry to read */
 	uint16_t kicked; /* position at the last notification */
 	uint16_t free;	 /* first free descriptor or id */
+	uint16_t tail;	 /* the last of them, if there is one */
 	uint16_t nfree;	 /* descriptors that are free */
 	uint16_t busy;	 /* ids in flight */
 	uint64_t *desc;

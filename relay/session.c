@@ -6,8 +6,9 @@
  * -------------------
  * One loop waits for the front-end, the backend and the backend's own channel. A message of the
  * front-end is held against the policy (vu_table.c), its handler changes what the relay knows
- * (struct relay), and tells the backend what has to be told. Nothing here runs once for each
- * request of the guest: kicks and calls go from one peer to the other through the eventfds.
+ * (struct relay), and tells the backend what has to be told. In filter mode nothing here runs once for
+ * each request of the guest: kicks and calls go from one peer to the other through the eventfds. In
+ * shadow mode the loop takes turns with that of the queues (shadow.c).
  *
  * A request that is refused gets an error if the front-end wanted an answer. Otherwise it is the
  * end of the session, since the front-end would go on in the belief that it had been done.

@@ -5,8 +5,8 @@
  * Theory of operation
  * -------------------
  * Whoever connects gets all counters as Prometheus' text format (exposition format 0.0.4) and then
- * the end of the stream; nothing is read from the connection, so that nobody who holds it can do
- * more than make the relay count. The answer goes into the socket's buffer in one call that does not
+ * the end of the stream; what comes from there is thrown away, so that nobody who holds it can
+ * do more than make the relay count. The answer goes into the socket's buffer in one call that does not
  * wait: a reader that does not read gets less.
  *
  * Counters live for as long as the process; those of a queue go on over front-ends.
@@ -163,5 +163,9 @@ void stats_serve(struct shadow *s)
 	latency(s);
 	iov.iov_len = length;
 	(void)sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	/* Closed with something unread (a request as in HTTP), the answer would be lost too. */
+	iov = (struct iovec){.iov_base = text, .iov_len = sizeof(text)};
+	msg = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1};
+	(void)recvmsg(fd, &msg, MSG_DONTWAIT);
 	close(fd);
 }
