@@ -30,6 +30,8 @@
 #include <sluice/policy.h>
 #include <sluice/pool.h>
 
+struct sluice_place;
+
 enum sluice_dir {
 	SLUICE_BIDIRECTIONAL = 0,
 	SLUICE_TO_DEVICE = 1,
@@ -71,6 +73,7 @@ struct sluice_dma {
 	 */
 	bool guard;
 	uint16_t id;
+	struct sluice_place *place;	/* NULL: all bounces; set by sluice_place_init() */
 	struct sluice_dma_stats *stats; /* one for each of the pool's caches */
 };
 
@@ -132,7 +135,8 @@ SLUICE_API int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t le
  * overrun; the buffer is taken back all the same); -EINVAL, changing nothing and counting it as
  * refused, if @addr is not the start of a
  * live mapping of this device (unmapped already, interior, foreign) or @len or @dir differ from
- * what was mapped.
+ * what was mapped; -EBUSY, only of a device with a place, if the device still holds the buffer: it is
+ * unmapped, but not to be used before ended() is called for it (sluice/place.h).
  * Context: as sluice_dma_map().
  */
 SLUICE_API int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len,

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * place.h - between dma.c and the files that let transfers stay where they are
+ *
+ * Theory of operation: see place.c. dma.c asks place.c first if a device has a place, and place.c
+ * asks dma.c for what bounces.
+ */
+#ifndef SLUICE_CORE_PLACE_H
+#define SLUICE_CORE_PLACE_H
+
+#include <sluice/place.h>
+
+/* dma.c: the bouncing half of the calls. Arguments as in sluice/dma.h, map's checked already. */
+int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		      uint32_t mask, uint64_t *addr);
+int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+			uint32_t flags);
+int sluice_dma_refuse(struct sluice_dma *dma);
+
+/* place.c: the same calls of a device with a place. */
+int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		     uint32_t mask, uint64_t *addr);
+int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		       uint32_t flags);
+int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+			  enum sluice_dir dir, uint32_t flags);
+int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		      bool to_device);
+
+/* True if a device address is not the pool's. */
+static inline bool sluice_place_owns(const struct sluice_dma *dma, uint64_t addr)
+{
+	return (addr - dma->pool->dev) >> SLUICE_CHUNK_SHIFT >= dma->pool->max_chunks;
+}
+
+/* place_auto.c: the same with a route that has been chosen, and the choice itself. */
+int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			    uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr);
+int sluice_place_unmap_routed(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			      enum sluice_dir dir, uint32_t flags, bool *split);
+int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			     uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr);
+int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			       enum sluice_dir dir, uint32_t flags);
+
+/* True once in a while: time this one. phase tells the ticks of map and unmap apart. */
+static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_phase phase)
+{
+	const struct sluice_place_config *config = &dma->place->config;
+	uint32_t *tick;
+
+	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs)
+		return false;
+	tick = &config->cpus[config->n_cpus == 1 ? 0 : sluice_cpu() % config->n_cpus].ticks[phase];
+	/* Whoever is moved to another CPU in between, or interrupted, loses a tick. */
+	sluice_store_u32(tick, sluice_load_u32(tick) + 1);
+	return sluice_load_u32(tick) % 64 == 0;
+}
+
+#endif
