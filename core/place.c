@@ -170,7 +170,7 @@ static void publish(struct sluice_place *place, struct sluice_placed *placed)
 	      1);
 }
 
-static void linger(struct sluice_place *place, struct sluice_placed *placed)
+static void linger(struct sluice_place *place, struct sluice_placed *placed, uint32_t more)
 {
 	unsigned long flags = sluice_lock(&place->lock);
 
@@ -180,9 +180,9 @@ static void linger(struct sluice_place *place, struct sluice_placed *placed)
 	else
 		place->first = placed;
 	place->last = placed;
-	sluice_store_u32(&place->waiting, place->waiting + 1);
+	sluice_store_u32(&place->waiting, place->waiting + more);
 	sluice_unlock(&place->lock, flags);
-	count(&place->stats.lingered, 1);
+	count(&place->stats.lingered, more);
 }
 
 /* Try the mapping again that has waited longest. False if none waits. */
@@ -193,10 +193,8 @@ static bool retry_one(struct sluice_dma *dma)
 	struct sluice_placed *placed = place->first;
 	struct sluice_span span;
 
-	if (placed) {
+	if (placed)
 		place->first = placed->next;
-		sluice_store_u32(&place->waiting, place->waiting - 1);
-	}
 	sluice_unlock(&place->lock, flags);
 	if (!placed)
 		return false;
@@ -204,22 +202,31 @@ static bool retry_one(struct sluice_dma *dma)
 		.dev = placed->node.start, .bytes = placed->bytes, .token = placed->token};
 	if (sluice_share_end(place->config.share, &span, 1)) {
 		placed->token = span.token;
-		linger(place, placed);
-		count(&place->stats.lingered, UINT64_MAX);
+		linger(place, placed, 0);
 		return true;
 	}
 	give_ends(dma, placed);
 	if (place->config.ended)
 		place->config.ended(place->config.context, placed->orig, placed->len);
 	give_record(place, placed);
+	flags = sluice_lock(&place->lock);
+	sluice_store_u32(&place->waiting, place->waiting - 1);
+	sluice_unlock(&place->lock, flags);
 	return true;
 }
 
 uint64_t sluice_place_retry(struct sluice_dma *dma)
 {
+	unsigned long flags;
+	uint64_t waiting;
+
 	for (uint32_t n = sluice_load_u32(&dma->place->waiting); n > 0 && retry_one(dma); n--)
 		;
-	return sluice_load_u32(&dma->place->waiting);
+	/* Under the lock: who is told that nothing lingers may touch the memory. */
+	flags = sluice_lock(&dma->place->lock);
+	waiting = dma->place->waiting;
+	sluice_unlock(&dma->place->lock, flags);
+	return waiting;
 }
 
 /* True if [dev, dev + len) stays inside one of the device's segments. */
@@ -266,7 +273,7 @@ static int share_in_place(struct sluice_dma *dma, enum sluice_route route, uint6
 	if (ret == -EBUSY) {
 		/* Nobody was given the address, but somebody uses it. */
 		placed->token = span.token;
-		linger(place, placed);
+		linger(place, placed, 1);
 		return ret;
 	}
 	give_ends(dma, placed);
@@ -361,7 +368,7 @@ static int finish(struct sluice_dma *dma, struct sluice_placed *placed,
 		copy_ends(placed, 0, placed->len, false);
 	if (span->result) {
 		placed->token = span->token;
-		linger(dma->place, placed);
+		linger(dma->place, placed, 1);
 		return -EBUSY;
 	}
 	give_ends(dma, placed);

@@ -129,7 +129,7 @@ SLUICE_API int sluice_place_measure(struct sluice_dma *dma, uint64_t orig, uint6
 /**
  * sluice_place_retry - try to take back what lingers, each once
  *
- * Return: how many mappings linger still.
+ * Return: how many mappings linger still, those that another caller is trying right now included.
  * Context: as sluice_dma_unmap().
  */
 SLUICE_API uint64_t sluice_place_retry(struct sluice_dma *dma);

@@ -118,6 +118,12 @@ static uint64_t clock_ns(void *context)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Whole cache lines. */
+static void *lines_alloc(size_t bytes)
+{
+	return aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+}
+
 static uint64_t to_phys(const struct world *world)
 {
 	return WORLD_PHYS - (uint64_t)(uintptr_t)world->guest;
@@ -274,7 +280,6 @@ static bool set_pool(struct world *world, uint32_t n_cpus)
 {
 	struct sluice_pool_config config = {
 		.name = "world", .chunks = world->chunks, .max_chunks = 4, .n_caches = n_cpus};
-	size_t meta = (sluice_chunk_size() + 63) & ~(size_t)63;
 	uint64_t dev[4];
 
 	for (uint32_t i = 0; i < 4; i++) {
@@ -285,7 +290,7 @@ static bool set_pool(struct world *world, uint32_t n_cpus)
 	}
 	world->caches = calloc(n_cpus, sizeof(*world->caches));
 	for (uint32_t i = 0; world->caches && i < n_cpus; i++) {
-		world->caches[i] = aligned_alloc(64, (sluice_cache_size() + 63) & ~(size_t)63);
+		world->caches[i] = lines_alloc(sluice_cache_size());
 		if (!world->caches[i])
 			return false;
 	}
@@ -294,7 +299,7 @@ static bool set_pool(struct world *world, uint32_t n_cpus)
 	if (!world->caches || sluice_pool_init(&world->pool, &config))
 		return false;
 	for (uint32_t i = 0; i < 4; i++) {
-		void *chunk = aligned_alloc(64, meta);
+		void *chunk = lines_alloc(sluice_chunk_size());
 
 		if (!chunk || sluice_pool_add(&world->pool, chunk,
 					      world->guest + i * (uint64_t)SLUICE_CHUNK_BYTES,
@@ -322,10 +327,10 @@ bool world_open(struct world *world, enum world_kind kind)
 		return false;
 	world->buffers = world->guest + (16u << 20);
 	world->memory = (struct sluice_memory){WORLD_PHYS, WORLD_BYTES, world->guest};
-	world->iova_caches = aligned_alloc(64, n_cpus * sizeof(*world->iova_caches));
+	world->iova_caches = lines_alloc(n_cpus * sizeof(*world->iova_caches));
 	world->records = calloc(WORLD_RECORDS, sizeof(*world->records));
-	world->cpus = aligned_alloc(64, n_cpus * sizeof(*world->cpus));
-	world->dma_stats = aligned_alloc(64, n_cpus * sizeof(*world->dma_stats));
+	world->cpus = lines_alloc(n_cpus * sizeof(*world->cpus));
+	world->dma_stats = lines_alloc(n_cpus * sizeof(*world->dma_stats));
 	if (!world->iova_caches || !world->records || !world->cpus || !world->dma_stats ||
 	    !set_mechanism(world, n_cpus) || !set_pool(world, n_cpus))
 		return false;
