@@ -51,7 +51,7 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng
 
 
-.PHONY: all bench-pool check module install clean format format-check bare
+.PHONY: all bench-pool bench-share check fuzz-core module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
@@ -93,6 +93,17 @@ $(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c)) $(BUILD)/libsluice.a
 
 check: $(BUILD)/sluice $(UNIT_BIN)
 	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
+
+# libFuzzer targets over the core: all of it, with a port in which shared memory changes by itself.
+FUZZ_CORE = viommu grant iommu
+$(BUILD)-fuzz/core/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fno-omit-frame-pointer -MMD -MP -Iinclude -Itests/fuzz/port -I. \
+	      -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c -o $@ $<
+$(FUZZ_CORE:%=$(BUILD)-fuzz/%): $(BUILD)-fuzz/%: $(BUILD)-fuzz/core/tests/fuzz/fuzz_%.o \
+		$(patsubst %.c,$(BUILD)-fuzz/core/%.o,$(CORE_SRC))
+	clang -fsanitize=fuzzer,address,undefined -o $@ $^
+fuzz-core: $(FUZZ_CORE:%=$(BUILD)-fuzz/%)
 
 # The core alone, freestanding: proves that it needs no libc and no other part of the project.
 bare: $(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))
