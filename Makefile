@@ -57,7 +57,7 @@ all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(if $(filter tests/%,$<),-I. -Itests/lib) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) $(if $(filter tests/% bench/share/%,$<),-I. -Itests/lib) -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(LIB_OBJ)
 	@rm -f $@
@@ -88,6 +88,11 @@ $(BUILD)/tests/unit/test_bounds: $(call obj,tests/unit/test_bounds.c tests/lib/r
 
 bench-pool: $(BUILD)/bench/pool
 $(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c)) $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
+
+bench-share: $(BUILD)/bench/share
+$(BUILD)/bench/share: $(call obj,bench/share/main.c tests/lib/world.c) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 

@@ -43,18 +43,25 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t len,
 			       enum sluice_dir dir, uint32_t flags);
 
-/* True once in a while: time this one. phase tells the ticks of map and unmap apart. */
+#define SLUICE_PLACE_PERIOD 256u
+
+/* True once in a while: time this one. */
 static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_phase phase)
 {
 	const struct sluice_place_config *config = &dma->place->config;
-	uint32_t *tick;
+	uint32_t *tick, cpu, n;
 
 	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs)
 		return false;
-	tick = &config->cpus[config->n_cpus == 1 ? 0 : sluice_cpu() % config->n_cpus].ticks[phase];
+	cpu = sluice_cpu();
+	tick = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus].ticks;
 	/* Whoever is moved to another CPU in between, or interrupted, loses a tick. */
-	sluice_store_u32(tick, sluice_load_u32(tick) + 1);
-	return sluice_load_u32(tick) % 64 == 0;
+	n = sluice_load_u32(tick);
+	/* An unmap goes by the count of maps: it only looks. */
+	if (phase == SLUICE_PHASE_UNMAP)
+		return n % SLUICE_PLACE_PERIOD == SLUICE_PLACE_PERIOD / 2;
+	sluice_store_u32(tick, n + 1);
+	return n % SLUICE_PLACE_PERIOD == 0;
 }
 
 #endif

@@ -89,8 +89,10 @@ static uint32_t cut_of(struct sluice_costs *costs, uint32_t split, uint32_t dir,
 	for (uint32_t k = 0; k < 2; k++) {
 		share[k] = both(costs->share[split], i + k);
 		bounce[k] = both(costs->bounce[dir], i + k);
-		if (!share[k] || !bounce[k]) /* not known: copying is always right */
+		if (!k && (!share[0] || !bounce[0])) /* not known: copying is always right */
 			return UINT32_MAX;
+		if (k && (!share[1] || !bounce[1])) /* beyond what is known, as at its end */
+			return share[0] < bounce[0] ? 0 : UINT32_MAX;
 	}
 	if (share[0] >= bounce[0] && share[1] >= bounce[1])
 		return UINT32_MAX;
@@ -103,33 +105,37 @@ static uint32_t cut_of(struct sluice_costs *costs, uint32_t split, uint32_t dir,
 	return (uint32_t)(length_of(i) + length_of(i) * less / (less + more));
 }
 
-/* A point has changed: the stretches on both of its sides may cut elsewhere. */
-static void recut(struct sluice_costs *costs, uint32_t point)
+/* Points of a table from first to last have changed: the stretches beside them may cut elsewhere. */
+static void recut(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS], uint32_t first,
+		  uint32_t last)
 {
-	for (uint32_t i = point ? point - 1 : 0; i <= point && i < LAST; i++) {
-		for (uint32_t k = 0; k < 6; k++)
+	for (uint32_t i = first ? first - 1 : 0; i <= last && i < LAST; i++) {
+		for (uint32_t k = 0; k < 6; k++) {
+			if (table != costs->share[k / 3] && table != costs->bounce[k % 3])
+				continue;
 			sluice_store_u32(&costs->cut[k / 3][k % 3][i],
 					 cut_of(costs, k / 3, k % 3, i));
+		}
 	}
+}
+
+static void set_point(uint32_t *point, uint64_t time)
+{
+	sluice_store_u32(point, time == 0 ? 1 : time > UINT32_MAX ? UINT32_MAX : (uint32_t)time);
 }
 
 void sluice_costs_set(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
 		      enum sluice_phase phase, uint32_t i, uint64_t time)
 {
-	sluice_store_u32(&table[phase][i], time == 0	       ? 1
-					   : time > UINT32_MAX ? UINT32_MAX
-							       : (uint32_t)time);
-	recut(costs, i);
+	set_point(&table[phase][i], time);
+	recut(costs, table, i, i);
 }
 
-/* Move a point towards a time by a share (of base) of an eighth. */
-static void nudge(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
-		  enum sluice_phase phase, uint32_t i, int64_t by)
+static void nudge(uint32_t *point, int64_t by)
 {
-	int64_t old = sluice_load_u32(&table[phase][i]);
+	int64_t next = (int64_t)sluice_load_u32(point) + by;
 
-	if (old)
-		sluice_costs_set(costs, table, phase, i, old + by > 0 ? (uint64_t)(old + by) : 1);
+	set_point(point, next > 0 ? (uint64_t)next : 1);
 }
 
 void sluice_costs_learn(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
@@ -150,8 +156,16 @@ void sluice_costs_learn(struct sluice_costs *costs, uint32_t table[2][SLUICE_COS
 	far = len <= length_of(i) ? 0 : (len - length_of(i)) * 16 / length_of(i);
 	if (far > 16)
 		far = 16;
-	nudge(costs, table, phase, i, miss * (int64_t)(16 - far) / (16 * WEIGHT));
-	nudge(costs, table, phase, i + 1, miss * (int64_t)far / (16 * WEIGHT));
+	nudge(&table[phase][i], miss * (int64_t)(16 - far) / (16 * WEIGHT));
+	nudge(&table[phase][i + 1], miss * (int64_t)far / (16 * WEIGHT));
+	recut(costs, table, i, i + 1);
+}
+
+/* Is there anything to go by from point i on? */
+static bool known(const struct sluice_costs *costs, bool split, uint32_t dir, uint32_t i)
+{
+	return sluice_load_u32(&costs->share[split][0][i]) &&
+	       sluice_load_u32(&costs->bounce[dir][0][i]);
 }
 
 uint32_t sluice_costs_break_even(const struct sluice_costs *costs, bool split, uint32_t dir)
@@ -161,6 +175,8 @@ uint32_t sluice_costs_break_even(const struct sluice_costs *costs, bool split, u
 	for (uint32_t i = LAST; i-- > 0;) {
 		uint32_t cut = sluice_load_u32(&costs->cut[split][dir][i]);
 
+		if (cut == UINT32_MAX && even == UINT32_MAX && !known(costs, split, dir, i))
+			continue;
 		if (cut == UINT32_MAX)
 			break;
 		even = cut ? cut : (uint32_t)length_of(i);

@@ -63,7 +63,8 @@ struct sluice_place_stats {
 
 /* One CPU's. Private. */
 struct sluice_place_cpu {
-	uint32_t ticks[2];
+	uint32_t ticks; /* maps so far */
+	uint32_t unused;
 	uint64_t credit; /* time that may be spent on exploring */
 	uint64_t padding[6];
 };
@@ -89,6 +90,7 @@ struct sluice_place {
 	struct sluice_node *root;
 	struct sluice_placed *free;
 	struct sluice_placed *first, *last; /* that linger */
+	uint64_t clock_cost;		    /* of looking at the clock: taken off what is timed */
 	uint32_t waiting;
 	struct sluice_place_stats stats;
 };
