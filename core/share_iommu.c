@@ -370,11 +370,11 @@ int sluice_iommu_init(struct sluice_iommu *iommu, const struct sluice_iommu_conf
  * What the device reserves: ranges of granules, in order. Every length in there is the device's and
  * is checked before it is used.
  */
-struct range {
+struct gap {
 	uint64_t first, last;
 };
 
-static int add_range(struct range *ranges, uint32_t *n, uint64_t start, uint64_t last)
+static int add_gap(struct gap *ranges, uint32_t *n, uint64_t start, uint64_t last)
 {
 	uint32_t at = *n;
 
@@ -390,7 +390,7 @@ static int add_range(struct range *ranges, uint32_t *n, uint64_t start, uint64_t
 	return 0;
 }
 
-static int parse(const uint8_t *properties, uint32_t bytes, struct range *ranges, uint32_t *n)
+static int parse(const uint8_t *properties, uint32_t bytes, struct gap *ranges, uint32_t *n)
 {
 	uint32_t at = 0;
 	int ret = 0;
@@ -408,15 +408,15 @@ static int parse(const uint8_t *properties, uint32_t bytes, struct range *ranges
 		if (type == SLUICE_VIOMMU_PROBE_T_RESV_MEM && !reserved) {
 			if (length < SLUICE_VIOMMU_RESV_BYTES - 4)
 				return -EIO;
-			ret = add_range(ranges, n, sluice_get_le64(properties + at + 8),
-					sluice_get_le64(properties + at + 16));
+			ret = add_gap(ranges, n, sluice_get_le64(properties + at + 8),
+				      sluice_get_le64(properties + at + 16));
 		}
 		at += 4 + length;
 	}
 	return ret;
 }
 
-static int probe(struct sluice_iommu *iommu, struct range *ranges, uint32_t *n)
+static int probe(struct sluice_iommu *iommu, struct gap *ranges, uint32_t *n)
 {
 	const struct sluice_iommu_config *config = &iommu->config;
 	uint32_t len = config->probe_size + SLUICE_VIOMMU_TAIL_BYTES;
@@ -435,7 +435,7 @@ static int probe(struct sluice_iommu *iommu, struct range *ranges, uint32_t *n)
 }
 
 /* Hand all addresses to the allocator that are not reserved. */
-static int fill(struct sluice_iommu *iommu, const struct range *ranges, uint32_t n)
+static int fill(struct sluice_iommu *iommu, const struct gap *ranges, uint32_t n)
 {
 	uint64_t at = iommu->config.first >> GRANULE_SHIFT;
 	uint64_t last = iommu->config.last >> GRANULE_SHIFT;
@@ -469,7 +469,7 @@ static int attach_message(struct sluice_iommu *iommu, uint8_t type)
 
 int sluice_iommu_attach(struct sluice_iommu *iommu)
 {
-	struct range ranges[RESERVED_MAX];
+	struct gap ranges[RESERVED_MAX];
 	uint64_t number;
 	uint32_t n = 0;
 	int ret = 0;
