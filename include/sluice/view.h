@@ -73,6 +73,9 @@ struct sluice_view_ops {
 	 */
 	int (*hold)(struct sluice_view *view, uint64_t len, struct sluice_hold *hold);
 	void (*drop)(struct sluice_view *view, const struct sluice_hold *hold);
+	/* NULL, or a way to copy len bytes without holding anything: errors as for hold(). dev and len
+	 * do not wrap. */
+	int (*copy)(struct sluice_view *view, uint64_t dev, void *buf, uint64_t len, bool write);
 };
 
 struct sluice_view {
