@@ -4,8 +4,8 @@
  *
  * Theory of operation
  * -------------------
- * The input is a list of steps. A request is a length and as many bytes of it as there are, in a
- * buffer of just that size; a hold, a drop, a read or a write of an endpoint's view comes between
+ * The input is a list of steps. A request is either a length and as many bytes of it as there are, or
+ * one of the right shape with small numbers in it, in a buffer of just its size; a hold, a drop, a read or a write of an endpoint's view comes between
  * them. Checked besides what the sanitizers see: what is held lies in the guest's memory; no more
  * mappings or pending requests than there is room for; an answer for each request that was put off,
  * once, and only when nothing is held any more; and when all is dropped and both endpoints are
@@ -66,14 +66,39 @@ static size_t take(const uint8_t **data, size_t *size, void *to, size_t n)
 	return n;
 }
 
-static void step_request(const uint8_t **data, size_t *size)
+/* A request of the right shape, from a few bytes: else most of the time goes into finding one. */
+static size_t shaped(const uint8_t **data, size_t *size, uint8_t *out)
+{
+	static const uint8_t sizes[] = {20, 20, 36, 28, 72};
+	uint8_t arg[6] = {0};
+	uint64_t start, last;
+
+	take(data, size, arg, sizeof(arg));
+	start = (uint64_t)(arg[2] % 100) << 12;
+	last = start + ((uint64_t)(1 + arg[3] % 8) << 12) - 1;
+	memset(out, 0, 80);
+	out[0] = 1 + arg[0] % 5;
+	sluice_put_le32(out + 4, arg[1] % 4);
+	if (out[0] <= SLUICE_VIOMMU_T_DETACH) {
+		sluice_put_le32(out + 8, 1 + arg[2] % 2);
+	} else if (out[0] <= SLUICE_VIOMMU_T_UNMAP) {
+		sluice_put_le64(out + 8, start);
+		sluice_put_le64(out + 16, last);
+		sluice_put_le64(out + 24,
+				out[0] == SLUICE_VIOMMU_T_MAP ? PHYS + 4096u * (arg[4] % 9) : 0);
+		sluice_put_le32(out + 32, arg[5] % 4);
+	}
+	return sizes[arg[0] % 5];
+}
+
+static void step_request(bool any, const uint8_t **data, size_t *size)
 {
 	uint8_t bytes[80], head[2] = {0}, in[100], *exact;
 	uint32_t written, cookie = 0;
 	size_t n;
 
 	take(data, size, head, 2);
-	n = take(data, size, bytes, head[0] % 80);
+	n = any ? take(data, size, bytes, head[0] % 80) : shaped(data, size, bytes);
 	exact = malloc(n ? n : 1);
 	memcpy(exact, bytes, n);
 	memset(in, 0xee, sizeof(in));
@@ -183,7 +208,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (op & 128)
 			step_access(op, &data, &size);
 		else
-			step_request(&data, &size);
+			step_request(op & 64, &data, &size);
 		sluice_viommu_get_stats(&f.viommu, &stats);
 		must(stats.mappings <= MAPPINGS && stats.pending <= PENDING);
 		must(stats.pending == (uint32_t)__builtin_popcount(waiting));
