@@ -322,7 +322,7 @@ int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum s
 					       addr);
 	route = sluice_policy_route(&dma->policy, orig, len, (uint32_t)dir,
 				    can & SLUICE_SHARE_WHOLE, can & SLUICE_SHARE_JOINS);
-	if (sluice_place_tick(dma, SLUICE_PHASE_MAP))
+	if (sluice_place_tick(dma, SLUICE_PHASE_MAP, 0))
 		return sluice_place_map_sampled(dma, route, orig, len, dir, mask, addr);
 	return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 }
@@ -398,7 +398,7 @@ int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum
 {
 	bool split;
 
-	if (len > GRANULE_MASK && sluice_place_tick(dma, SLUICE_PHASE_UNMAP))
+	if (len > GRANULE_MASK && sluice_place_tick(dma, SLUICE_PHASE_UNMAP, addr))
 		return sluice_place_unmap_sampled(dma, addr, len, dir, flags);
 	return sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 }

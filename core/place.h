@@ -45,22 +45,28 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 
 #define SLUICE_PLACE_PERIOD 256u
 
-/* True once in a while: time this one. */
-static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_phase phase)
+/* True once in a while: time this one. Never where there is no choice to make.
+ * addr is an unmap's. */
+static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_phase phase,
+				     uint64_t addr)
 {
 	const struct sluice_place_config *config = &dma->place->config;
-	uint32_t *tick, cpu, n;
+	struct sluice_place_cpu *mine;
+	uint32_t cpu, n;
 
-	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs)
+	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs ||
+	    config->share->ops->flags & SLUICE_SHARE_WHOLE)
 		return false;
 	cpu = sluice_cpu();
-	tick = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus].ticks;
+	mine = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus];
 	/* Whoever is moved to another CPU in between, or interrupted, loses a tick. */
-	n = sluice_load_u32(tick);
-	/* An unmap goes by the count of maps: it only looks. */
+	n = sluice_load_u32(&mine->ticks);
+	/* An unmap goes by the count of maps: it only looks. And of what was sent the other way it
+	 * is to be known what unmapping costs, too. */
 	if (phase == SLUICE_PHASE_UNMAP)
-		return n % SLUICE_PLACE_PERIOD == SLUICE_PLACE_PERIOD / 2;
-	sluice_store_u32(tick, n + 1);
+		return n % SLUICE_PLACE_PERIOD == SLUICE_PLACE_PERIOD / 2 ||
+		       sluice_load_u64(&mine->watched) == addr;
+	sluice_store_u32(&mine->ticks, n + 1);
 	return n % SLUICE_PLACE_PERIOD == 0;
 }
 

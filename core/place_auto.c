@@ -9,7 +9,7 @@
  */
 #include "place.h"
 
-#define CREDIT	   (SLUICE_PLACE_PERIOD / 128u) /* of one map's time */
+#define CREDIT	   (SLUICE_PLACE_PERIOD / 256u) /* of one map's time */
 #define ROUNDS_MAX 15u
 
 static uint64_t now(const struct sluice_dma *dma)
@@ -28,6 +28,13 @@ static uint64_t elapsed(const struct sluice_dma *dma, uint64_t start)
 	uint64_t time = now(dma) - start;
 
 	return time > dma->place->clock_cost ? time - dma->place->clock_cost : 0;
+}
+
+static uint64_t *watched(const struct sluice_dma *dma)
+{
+	const struct sluice_place_config *config = &dma->place->config;
+
+	return &config->cpus[sluice_cpu() % config->n_cpus].watched;
 }
 
 /* The other way, if there is one. */
@@ -70,6 +77,7 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 			     uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr)
 {
 	struct sluice_costs *costs = dma->policy.costs;
+	enum sluice_route usual = route;
 	uint64_t start, time;
 	int ret;
 
@@ -80,6 +88,8 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 	/* Only what went the way that it was sent. */
 	if (ret || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
 		return ret;
+	if (route != usual)
+		sluice_store_u64(watched(dma), *addr);
 	sluice_count(&dma->place->stats.sampled, 1);
 	if (route == SLUICE_ROUTE_BOUNCE)
 		sluice_costs_learn(costs, costs->bounce[dir], SLUICE_PHASE_MAP, len, time);
@@ -98,6 +108,8 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 	int ret = sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 
 	time = elapsed(dma, start);
+	if (sluice_load_u64(watched(dma)) == addr)
+		sluice_store_u64(watched(dma), 0);
 	if (ret || flags & SLUICE_SKIP_SYNC)
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);

@@ -48,7 +48,9 @@ enum sluice_route sluice_policy_route(const struct sluice_policy *policy, uint64
 		if (!joins || first < orig || orig + len < first + GRANULE_MASK + 1)
 			return SLUICE_ROUTE_BOUNCE;
 	}
-	if (policy->kind == SLUICE_POLICY_AUTO && !cheaper_to_share(policy, len, dir, split))
+	/* Where all is reachable, sharing is an addition: finding out more would cost more. */
+	if (policy->kind == SLUICE_POLICY_AUTO && (!whole || policy->break_even) &&
+	    !cheaper_to_share(policy, len, dir, split))
 		return SLUICE_ROUTE_BOUNCE;
 	return split ? SLUICE_ROUTE_SPLIT : SLUICE_ROUTE_SHARE;
 }

@@ -65,8 +65,9 @@ struct sluice_place_stats {
 struct sluice_place_cpu {
 	uint32_t ticks; /* maps so far */
 	uint32_t unused;
-	uint64_t credit; /* time that may be spent on exploring */
-	uint64_t padding[6];
+	uint64_t credit;  /* time that may be spent on exploring */
+	uint64_t watched; /* what was last sent the other way: its unmap is timed */
+	uint64_t padding[5];
 };
 
 struct sluice_place_config {

@@ -18,6 +18,8 @@
  * stretch between two points, the length at which the one way becomes cheaper: the decision itself is
  * one comparison.
  *
+ * With a mechanism that reaches everything anyway (a window) there is nothing to decide: auto shares.
+ *
  * The unit of time is the clock's, whatever it is.
  */
 #ifndef SLUICE_POLICY_H
