@@ -44,6 +44,7 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 			       enum sluice_dir dir, uint32_t flags);
 
 #define SLUICE_PLACE_PERIOD 256u
+#define SLUICE_PLACE_BURST  2u /* maps in a row that go the other way */
 
 /* True once in a while: time this one. Never where there is no choice to make.
  * addr is an unmap's. */
@@ -67,7 +68,8 @@ static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_p
 		return n % SLUICE_PLACE_PERIOD == SLUICE_PLACE_PERIOD / 2 ||
 		       sluice_load_u64(&mine->watched) == addr;
 	sluice_store_u32(&mine->ticks, n + 1);
-	return n % SLUICE_PLACE_PERIOD == 0;
+	n %= SLUICE_PLACE_PERIOD;
+	return n == 0 || (n < SLUICE_PLACE_BURST && sluice_load_u32(&mine->burst));
 }
 
 #endif

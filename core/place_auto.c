@@ -4,8 +4,9 @@
  *
  * Theory of operation: see sluice/policy.h. Every 256th map and every 256th unmap of a CPU is timed,
  * if it is long enough for there to be a choice. Each such map also earns the CPU some credit, in
- * time: 1/256 of what its 256 maps were worth. When there is enough for it, the map is sent the other way and
- * the credit is spent: looking costs 0.4 % at most, however bad the other way is.
+ * time: 1/256 of what its 256 maps were worth. When there is enough for it, a few maps in a row are sent
+ * the other way and the last of them is timed (the first finds everything cold, and would make what is
+ * seldom done look dearer than it is). Looking costs 0.4 % at most, however bad the other way is.
  */
 #include "place.h"
 
@@ -30,11 +31,11 @@ static uint64_t elapsed(const struct sluice_dma *dma, uint64_t start)
 	return time > dma->place->clock_cost ? time - dma->place->clock_cost : 0;
 }
 
-static uint64_t *watched(const struct sluice_dma *dma)
+static struct sluice_place_cpu *this_cpu(const struct sluice_dma *dma)
 {
 	const struct sluice_place_config *config = &dma->place->config;
 
-	return &config->cpus[sluice_cpu() % config->n_cpus].watched;
+	return &config->cpus[sluice_cpu() % config->n_cpus];
 }
 
 /* The other way, if there is one. */
@@ -50,26 +51,37 @@ static enum sluice_route other(struct sluice_dma *dma, enum sluice_route route, 
 				   can & SLUICE_SHARE_JOINS);
 }
 
-/* Which way it goes this time. */
+/* Which way it goes this time, and whether that is to be learnt from. */
 static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
-				uint64_t len, enum sluice_dir dir)
+				uint64_t len, enum sluice_dir dir, bool *learn)
 {
-	const struct sluice_place_config *config = &dma->place->config;
+	struct sluice_place_cpu *cpu = this_cpu(dma);
 	struct sluice_costs *costs = dma->policy.costs;
-	uint64_t *credit = &config->cpus[sluice_cpu() % config->n_cpus].credit;
 	uint64_t bounce = sluice_costs_of(costs->bounce[dir], len);
 	uint64_t share = sluice_costs_of(costs->share[is_split(dma->place, orig, len)], len);
 	uint64_t worse = route == SLUICE_ROUTE_BOUNCE ? share : bounce;
-	uint64_t have = sluice_load_u64(credit) + (bounce + share - worse) * CREDIT;
+	uint64_t have = sluice_load_u64(&cpu->credit), most = SLUICE_PLACE_BURST * worse;
+	uint32_t burst = sluice_load_u32(&cpu->burst);
 
+	*learn = true;
 	if (dma->policy.break_even || !bounce || !share)
 		return route;
-	if (have < worse) {
-		sluice_store_u64(credit, have);
+	if (!burst) {
+		have += (bounce + share - worse) * CREDIT;
+		burst = have < most ? 0 : SLUICE_PLACE_BURST;
+	} else if (have < worse) {
+		burst = 0;
+	}
+	if (!burst) {
+		sluice_store_u64(&cpu->credit, have < most ? have : most);
+		sluice_store_u32(&cpu->burst, 0);
 		return route;
 	}
-	sluice_store_u64(credit, have - worse < worse ? have - worse : worse);
+	have -= worse;
+	sluice_store_u64(&cpu->credit, have < most ? have : most);
+	sluice_store_u32(&cpu->burst, burst - 1);
 	sluice_count(&dma->place->stats.explored, 1);
+	*learn = burst == 1;
 	return other(dma, route, orig, len, dir);
 }
 
@@ -79,17 +91,18 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 	struct sluice_costs *costs = dma->policy.costs;
 	enum sluice_route usual = route;
 	uint64_t start, time;
+	bool learn;
 	int ret;
 
-	route = choose(dma, route, orig, len, dir);
+	route = choose(dma, route, orig, len, dir, &learn);
 	start = now(dma);
 	ret = sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 	time = elapsed(dma, start);
 	/* Only what went the way that it was sent. */
-	if (ret || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
+	if (ret || !learn || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
 		return ret;
 	if (route != usual)
-		sluice_store_u64(watched(dma), *addr);
+		sluice_store_u64(&this_cpu(dma)->watched, *addr);
 	sluice_count(&dma->place->stats.sampled, 1);
 	if (route == SLUICE_ROUTE_BOUNCE)
 		sluice_costs_learn(costs, costs->bounce[dir], SLUICE_PHASE_MAP, len, time);
@@ -108,8 +121,8 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 	int ret = sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 
 	time = elapsed(dma, start);
-	if (sluice_load_u64(watched(dma)) == addr)
-		sluice_store_u64(watched(dma), 0);
+	if (sluice_load_u64(&this_cpu(dma)->watched) == addr)
+		sluice_store_u64(&this_cpu(dma)->watched, 0);
 	if (ret || flags & SLUICE_SKIP_SYNC)
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);

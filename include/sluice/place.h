@@ -63,8 +63,8 @@ struct sluice_place_stats {
 
 /* One CPU's. Private. */
 struct sluice_place_cpu {
-	uint32_t ticks; /* maps so far */
-	uint32_t unused;
+	uint32_t ticks;	  /* maps so far */
+	uint32_t burst;	  /* maps that are still to be sent the other way */
 	uint64_t credit;  /* time that may be spent on exploring */
 	uint64_t watched; /* what was last sent the other way: its unmap is timed */
 	uint64_t padding[5];
