@@ -40,14 +40,16 @@ int sluice_share_spans(struct sluice_share *share, struct sluice_span *spans, ui
 		ret = check_span(share, &spans[i]);
 	if (!ret)
 		ret = share->ops->share(share, spans, n);
-	if (ret) {
+	if (ret)
 		sluice_count(&share->stats.refused, n);
-		return ret;
+	else
+		sluice_count(&share->stats.shares, n);
+	for (uint32_t i = 0; i < n; i++) {
+		/* What could not be taken back again is shared, too. */
+		if (!ret || (ret == -EBUSY && spans[i].result == -EBUSY))
+			sluice_count(&share->stats.granules, spans[i].bytes / (GRANULE_MASK + 1));
 	}
-	sluice_count(&share->stats.shares, n);
-	for (uint32_t i = 0; i < n; i++)
-		sluice_count(&share->stats.granules, spans[i].bytes / (GRANULE_MASK + 1));
-	return 0;
+	return ret;
 }
 
 int sluice_share_end(struct sluice_share *share, struct sluice_span *spans, uint32_t n)

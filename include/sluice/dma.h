@@ -113,7 +113,8 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
  * Return: 0; -ENOSPC if the pool is full: try again when something has been unmapped; -E2BIG if it
  * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, for a
  * min_align_mask that is not one less than a power of two or is above 4095, and for a length that
- * no place inside one segment has room for.
+ * no place inside one segment has room for; -EBUSY, only of a device with a place, if sharing failed
+ * half-way and the device's end did not take it back: the buffer may be reachable until ended().
  * Context: any, hard interrupts too. Takes locks for a bounded time and copies @len bytes outside
  * them.
  */

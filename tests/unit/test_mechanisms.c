@@ -503,7 +503,7 @@ static void g4_an_iommu_that_lies(void **state)
 	struct sluice_piece piece = {0x100000, G};
 	struct sluice_span span = {.pieces = &piece, .n = 1, .access = SLUICE_READ};
 	struct sluice_span two[2];
-	uint64_t dev;
+	uint64_t dev, granules;
 
 	(void)state;
 	memset(&liar, 0, sizeof(liar));
@@ -551,6 +551,7 @@ static void g4_an_iommu_that_lies(void **state)
 	liar.status[liar.messages] = 99;
 	assert_int_equal(sluice_share_spans(&lied_to.share, &span, 1), -EIO);
 	/* MAP refused, and so is the UNMAP: it is to be regarded as shared. */
+	granules = lied_to.share.stats.granules;
 	liar.status[liar.messages] = 1;
 	liar.status[liar.messages + 1] = 1;
 	assert_int_equal(sluice_share_spans(&lied_to.share, &span, 1), -EBUSY);
@@ -558,6 +559,7 @@ static void g4_an_iommu_that_lies(void **state)
 	dev = span.dev;
 	assert_int_not_equal(most(G), dev);
 	assert_int_equal(sluice_share_end(&lied_to.share, &span, 1), 0);
+	assert_int_equal(lied_to.share.stats.granules, granules + 1); /* the one in between */
 	/* UNMAP not answered: the address is not used again until it is. */
 	assert_int_equal(sluice_share_spans(&lied_to.share, &span, 1), 0);
 	liar.status[liar.messages] = SLUICE_IOMMU_UNANSWERED;
