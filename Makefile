@@ -53,13 +53,13 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng -lncursesw -ltinfo -lm
 
 
-.PHONY: all bench-pool bench-relay check fuzz man module install clean format format-check bare
+.PHONY: all bench-pool bench-relay bench-share check fuzz man module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(if $(filter tests/%,$<),-I. -Itests/lib) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) $(if $(filter tests/% bench/share/%,$<),-I. -Itests/lib) -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(LIB_OBJ)
 	@rm -f $@
@@ -118,6 +118,11 @@ $(BUILD)/bench/relay-%: bench/relay/%.c Makefile
 	      $(if $(filter %load,$@),$(if $(BLKIO),$(BLKIO)/usr/lib/x86_64-linux-gnu/libblkio.so \
 	      -Wl$(comma)-rpath$(comma)$(BLKIO)/usr/lib/x86_64-linux-gnu,-lblkio))
 
+bench-share: $(BUILD)/bench/share
+$(BUILD)/bench/share: $(call obj,bench/share/main.c tests/lib/world.c) $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
+
 check: $(BUILD)/sluice $(UNIT_BIN)
 	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
 
@@ -142,6 +147,16 @@ $(FUZZ)/message: $(patsubst %,$(FUZZ)/asan/%.o,tests/fuzz/fuzz_message relay/vu_
 $(FUZZ)/%_ring: $(FUZZ)/plain/tests/fuzz/fuzz_%_ring.o $(FUZZ_RACY:%=$(FUZZ)/racy/relay/%.o) \
 		$(patsubst %,$(FUZZ)/plain/%.o,tests/fuzz/racy relay/guest relay/log)
 	clang -fsanitize=fuzzer -o $@ $^
+
+# libFuzzer targets over the core: all of it, with a port in which shared memory changes by itself.
+FUZZ_CORE = viommu grant iommu
+$(FUZZ)/core/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	clang -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fno-omit-frame-pointer -MMD -MP -Iinclude -Itests/fuzz/port -I. \
+	      -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -c -o $@ $<
+$(FUZZ_CORE:%=$(FUZZ)/%): $(FUZZ)/%: $(FUZZ)/core/tests/fuzz/fuzz_%.o \
+		$(patsubst %.c,$(FUZZ)/core/%.o,$(CORE_SRC))
+	clang -fsanitize=fuzzer,address,undefined -o $@ $^
 
 # The core alone, freestanding: proves that it needs no libc and no other part of the project.
 bare: $(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))

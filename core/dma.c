@@ -25,6 +25,7 @@
 #include <sluice/dma.h>
 
 #include "cache.h"
+#include "place.h"
 #include "turn.h"
 
 #define STATE_LIVE     1u
@@ -212,6 +213,18 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 	return 0;
 }
 
+/* What place.c asks for. */
+int sluice_dma_refuse(struct sluice_dma *dma)
+{
+	return refuse(dma);
+}
+
+int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		      uint32_t mask, uint64_t *addr)
+{
+	return bounce(dma, orig, len, dir, mask, addr);
+}
+
 int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		   uint64_t *addr)
 {
@@ -220,11 +233,9 @@ int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slu
 	if (len == 0 || len > UINT32_MAX || orig > UINT64_MAX - len ||
 	    (uint32_t)dir > SLUICE_FROM_DEVICE || mask > OFF_MASK || (mask & (mask + 1)))
 		return refuse(dma);
-	switch (sluice_policy_route(&dma->policy, orig, len)) {
-	case SLUICE_ROUTE_BOUNCE:
-		return bounce(dma, orig, len, dir, mask, addr);
-	}
-	return refuse(dma);
+	if (dma->place)
+		return sluice_place_map(dma, orig, len, dir, mask, addr);
+	return bounce(dma, orig, len, dir, mask, addr);
 }
 
 /*
@@ -266,8 +277,8 @@ static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t 
 	return false;
 }
 
-int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
-		     uint32_t flags)
+int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+			uint32_t flags)
 {
 	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
 	struct sluice_cache *cache;
@@ -277,8 +288,7 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 	uint32_t tag, index;
 	bool whole = true;
 
-	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
-	    !claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
+	if (!claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
 		return refuse(dma);
 	from = (uint8_t *)slot.cpu + (addr - slot.dev);
 	to = sluice_orig(sluice_load_u64(&slot.record->orig));
@@ -305,6 +315,16 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 	return whole ? 0 : 1;
 }
 
+int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		     uint32_t flags)
+{
+	if ((uint32_t)dir > SLUICE_FROM_DEVICE)
+		return refuse(dma);
+	if (dma->place)
+		return sluice_place_unmap(dma, addr, len, dir, flags);
+	return sluice_dma_unbounce(dma, addr, len, dir, flags);
+}
+
 /* The two syncs differ in the direction that makes them do nothing and the way they copy. */
 static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		enum sluice_dir idle, bool to_device)
@@ -317,8 +337,11 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 	unsigned long flags;
 	uint32_t tag, index, mapped;
 
-	if ((uint32_t)dir > SLUICE_FROM_DEVICE ||
-	    !find_mapping(dma, addr, STATE_LIVE, &slot, &seen, &tag, &start))
+	if ((uint32_t)dir > SLUICE_FROM_DEVICE)
+		return refuse(dma);
+	if (dma->place && sluice_place_owns(dma, addr))
+		return sluice_place_sync(dma, addr, len, dir, to_device);
+	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &seen, &tag, &start))
 		return refuse(dma);
 	/* A mapping in both directions may be synced in one. */
 	mapped = tag >> DIR_SHIFT & DIR_MASK;
@@ -387,6 +410,8 @@ int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint
 {
 	int ret = 0;
 
+	if (dma->place && (uint32_t)dir <= SLUICE_FROM_DEVICE)
+		return sluice_place_unmap_sg(dma, sg, n, dir, flags);
 	for (uint32_t i = 0; i < n; i++) {
 		if (sluice_dma_unmap(dma, sg[i].dma, sg[i].len, dir, flags) < 0)
 			ret = -EINVAL;
@@ -522,5 +547,6 @@ uint64_t sluice_dma_live(struct sluice_dma *dma)
 	struct sluice_dma_stats sum;
 
 	sluice_dma_get_stats(dma, &sum);
-	return sum.maps + sum.allocs - sum.unmaps - sum.frees;
+	return sum.maps + sum.allocs - sum.unmaps - sum.frees +
+	       (dma->place ? sluice_load_u64(&dma->place->stats.live) : 0);
 }

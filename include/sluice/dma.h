@@ -51,6 +51,8 @@
 #include <sluice/policy.h>
 #include <sluice/pool.h>
 
+struct sluice_place;
+
 enum sluice_dir {
 	SLUICE_BIDIRECTIONAL = 0,
 	SLUICE_TO_DEVICE = 1,
@@ -106,6 +108,7 @@ struct sluice_dma {
 	 */
 	bool guard;
 	uint16_t id;
+	struct sluice_place *place;	/* NULL: all bounces; set by sluice_place_init() */
 	struct sluice_dma_stats *stats; /* one for each of the pool's caches */
 	struct {
 		struct sluice_dma *prev, *next;
@@ -167,7 +170,8 @@ SLUICE_API void sluice_dma_close(struct sluice_dma *dma);
  * has come (see Fairness): try again when something has been unmapped, or a little later; -E2BIG if it
  * could not hold @len bytes even if empty; -EINVAL for a length or direction that is none, for a
  * min_align_mask that is not one less than a power of two or is above 4095, and for a length that
- * no place inside one segment has room for.
+ * no place inside one segment has room for; -EBUSY, only of a device with a place, if sharing failed
+ * half-way and the device's end did not take it back: the buffer may be reachable until ended().
  * Context: any, hard interrupts too. Takes locks for a bounded time and copies @len bytes outside
  * them.
  */
@@ -189,7 +193,8 @@ SLUICE_API int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t le
  * overrun; the buffer is taken back all the same); -EINVAL, changing nothing and counting it as
  * refused, if @addr is not the start of a
  * live mapping of this device (unmapped already, interior, foreign) or @len or @dir differ from
- * what was mapped.
+ * what was mapped; -EBUSY, only of a device with a place, if the device still holds the buffer: it is
+ * unmapped, but not to be used before ended() is called for it (sluice/place.h).
  * Context: as sluice_dma_map().
  */
 SLUICE_API int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len,

@@ -15,8 +15,8 @@
  *
  *   types      uint8_t uint16_t uint32_t uint64_t size_t uintptr_t bool NULL, UINT32_MAX UINT64_MAX
  *              UINT32_C UINT64_C
- *   errors     EINVAL ENOENT ENOSPC EBUSY EOPNOTSUPP ERANGE E2BIG as positive numbers; the core
- *              returns them negated
+ *   errors     EINVAL ENOENT ENOSPC EBUSY EOPNOTSUPP ERANGE E2BIG EACCES EIO as positive numbers;
+ *              the core returns them negated
  *
  *   struct sluice_lock
  *   void sluice_lock_init(struct sluice_lock *l)

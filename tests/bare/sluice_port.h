@@ -14,7 +14,9 @@
 #include <stdint.h>
 
 #define ENOENT	   2
+#define EIO	   5
 #define E2BIG	   7
+#define EACCES	   13
 #define EBUSY	   16
 #define EINVAL	   22
 #define ENOSPC	   28

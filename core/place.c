@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * place.c - mappings that stay where they are
+ *
+ * Theory of operation
+ * -------------------
+ * See sluice/place.h. A mapping's life:
+ *
+ *	free --map--> in the tree --unmap--> out of it --shared no more--> free
+ *	                                          \--still held--> lingering --retry--> free
+ *
+ * Whoever takes a record out of the tree or off the list of lingering ones, under the lock, is the
+ * only one who goes on with it; everything else happens outside the lock: copying, scrubbing, and
+ * what the mechanism does, which may take long.
+ *
+ * Invariant: a granule of the pool that was put at an end of a mapping goes back to the pool, zeroed,
+ * only after the mechanism has said that the span is not reachable.
+ */
+#include "place.h"
+
+#include "internal.h"
+
+#define GRANULE_MASK ((uint64_t)SLUICE_GRANULE_BYTES - 1)
+#define SAME_MAX     64u /* mappings of one range that unmap looks through */
+#define BATCH	     8u	 /* spans that unmap_sg ends at once */
+
+static void count(uint64_t *counter, uint64_t n)
+{
+	sluice_count(counter, n);
+}
+
+/* Bytes of a buffer in its first granule if it does not start with it; the same for the last. */
+static uint64_t head_bytes(uint64_t orig, uint64_t len)
+{
+	uint64_t head = (0 - orig) & GRANULE_MASK;
+
+	return head < len ? head : len;
+}
+
+static uint64_t tail_bytes(uint64_t orig, uint64_t len)
+{
+	return (orig + len) & GRANULE_MASK;
+}
+
+static struct sluice_placed *take_record(struct sluice_place *place)
+{
+	unsigned long flags = sluice_lock(&place->lock);
+	struct sluice_placed *placed = place->free;
+
+	if (placed)
+		place->free = placed->next;
+	sluice_unlock(&place->lock, flags);
+	return placed;
+}
+
+static void give_record(struct sluice_place *place, struct sluice_placed *placed)
+{
+	unsigned long flags = sluice_lock(&place->lock);
+
+	placed->next = place->free;
+	place->free = placed;
+	sluice_unlock(&place->lock, flags);
+}
+
+/* Scrub the granules at the ends and give them back. */
+static void give_ends(struct sluice_dma *dma, struct sluice_placed *placed)
+{
+	for (uint32_t i = 0; i < 2; i++) {
+		if (!placed->end_cpu[i])
+			continue;
+		sluice_zero(placed->end_cpu[i], SLUICE_GRANULE_BYTES);
+		(void)sluice_pool_free(dma->pool, placed->end_dev[i]);
+		placed->end_cpu[i] = NULL;
+	}
+}
+
+/* Take a granule of the pool for an end and lay its bytes down at the same offset. */
+static int take_end(struct sluice_dma *dma, struct sluice_placed *placed, uint32_t i, uint64_t orig,
+		    uint64_t len)
+{
+	struct sluice_slot slot;
+	int ret = sluice_pool_alloc(dma->pool, SLUICE_GRANULE_BYTES, SLUICE_GRANULE_BYTES, &slot);
+
+	if (ret)
+		return ret;
+	placed->end_cpu[i] = slot.cpu;
+	placed->end_dev[i] = slot.dev;
+	sluice_copy((uint8_t *)slot.cpu + (orig & GRANULE_MASK), sluice_orig(orig), (size_t)len);
+	return 0;
+}
+
+/* Copy what of the ends overlaps [at, at + len) of the buffer, one way or the other. */
+static void copy_ends(const struct sluice_placed *placed, uint64_t at, uint64_t len, bool to_device)
+{
+	uint64_t tail = tail_bytes(placed->orig, placed->len);
+	uint64_t starts[2] = {0, placed->len - tail};
+	uint64_t sizes[2] = {head_bytes(placed->orig, placed->len), tail};
+
+	for (uint32_t i = 0; i < 2; i++) {
+		uint64_t from = at > starts[i] ? at : starts[i];
+		uint64_t to = at + len < starts[i] + sizes[i] ? at + len : starts[i] + sizes[i];
+		uint8_t *mine, *theirs;
+
+		if (!placed->end_cpu[i] || from >= to)
+			continue;
+		mine = sluice_orig(placed->orig + from);
+		theirs = (uint8_t *)placed->end_cpu[i] + ((placed->orig + from) & GRANULE_MASK);
+		if (to_device)
+			sluice_copy(theirs, mine, (size_t)(to - from));
+		else
+			sluice_copy(mine, theirs, (size_t)(to - from));
+	}
+}
+
+static uint32_t access_of(enum sluice_dir dir)
+{
+	switch (dir) {
+	case SLUICE_TO_DEVICE:
+		return SLUICE_READ;
+	case SLUICE_FROM_DEVICE:
+		return SLUICE_WRITE;
+	default:
+		return SLUICE_READ | SLUICE_WRITE;
+	}
+}
+
+/* The pieces of a mapping, in order; its ends are taken from the pool. */
+static int cut(struct sluice_dma *dma, struct sluice_placed *placed, enum sluice_route route,
+	       struct sluice_piece *pieces, uint32_t *n)
+{
+	const struct sluice_share *share = dma->place->config.share;
+	uint64_t orig = placed->orig, len = placed->len;
+	uint64_t head = head_bytes(orig, len), tail = tail_bytes(orig, len);
+	int ret;
+
+	*n = 0;
+	if (route == SLUICE_ROUTE_SHARE) {
+		/* Exact, or with what lies beside it, which is reachable as it is. */
+		pieces[0].orig = orig & ~GRANULE_MASK;
+		pieces[0].bytes = (orig + len + GRANULE_MASK - pieces[0].orig) & ~GRANULE_MASK;
+		*n = 1;
+		return 0;
+	}
+	if (head) {
+		ret = take_end(dma, placed, 0, orig, head);
+		if (ret)
+			return ret;
+		pieces[(*n)++] = (struct sluice_piece){sluice_share_name(share, placed->end_cpu[0]),
+						       SLUICE_GRANULE_BYTES};
+	}
+	pieces[(*n)++] = (struct sluice_piece){orig + head, len - head - tail};
+	if (tail) {
+		ret = take_end(dma, placed, 1, orig + len - tail, tail);
+		if (ret)
+			return ret;
+		pieces[(*n)++] = (struct sluice_piece){sluice_share_name(share, placed->end_cpu[1]),
+						       SLUICE_GRANULE_BYTES};
+	}
+	return 0;
+}
+
+static void publish(struct sluice_place *place, struct sluice_placed *placed)
+{
+	unsigned long flags = sluice_lock(&place->lock);
+
+	sluice_tree_insert(&place->root, &placed->node);
+	sluice_unlock(&place->lock, flags);
+	count(&place->stats.live, 1);
+	count(placed->end_cpu[0] || placed->end_cpu[1] ? &place->stats.split : &place->stats.shared,
+	      1);
+}
+
+static void linger(struct sluice_place *place, struct sluice_placed *placed, uint32_t more)
+{
+	unsigned long flags = sluice_lock(&place->lock);
+
+	placed->next = NULL;
+	if (place->first)
+		place->last->next = placed;
+	else
+		place->first = placed;
+	place->last = placed;
+	sluice_store_u32(&place->waiting, place->waiting + more);
+	sluice_unlock(&place->lock, flags);
+	count(&place->stats.lingered, more);
+}
+
+/* Try the mapping again that has waited longest. False if none waits. */
+static bool retry_one(struct sluice_dma *dma)
+{
+	struct sluice_place *place = dma->place;
+	unsigned long flags = sluice_lock(&place->lock);
+	struct sluice_placed *placed = place->first;
+	struct sluice_span span;
+
+	if (placed)
+		place->first = placed->next;
+	sluice_unlock(&place->lock, flags);
+	if (!placed)
+		return false;
+	span = (struct sluice_span){
+		.dev = placed->node.start, .bytes = placed->bytes, .token = placed->token};
+	if (sluice_share_end(place->config.share, &span, 1)) {
+		placed->token = span.token;
+		linger(place, placed, 0);
+		return true;
+	}
+	give_ends(dma, placed);
+	if (place->config.ended)
+		place->config.ended(place->config.context, placed->orig, placed->len);
+	give_record(place, placed);
+	flags = sluice_lock(&place->lock);
+	sluice_store_u32(&place->waiting, place->waiting - 1);
+	sluice_unlock(&place->lock, flags);
+	return true;
+}
+
+uint64_t sluice_place_retry(struct sluice_dma *dma)
+{
+	unsigned long flags;
+	uint64_t waiting;
+
+	for (uint32_t n = sluice_load_u32(&dma->place->waiting); n > 0 && retry_one(dma); n--)
+		;
+	/* Under the lock: who is told that nothing lingers may touch the memory. */
+	flags = sluice_lock(&dma->place->lock);
+	waiting = dma->place->waiting;
+	sluice_unlock(&dma->place->lock, flags);
+	return waiting;
+}
+
+/* True if [dev, dev + len) stays inside one of the device's segments. */
+static bool in_segment(const struct sluice_dma *dma, uint64_t dev, uint64_t len)
+{
+	return !((dev ^ (dev + len - 1)) & ~sluice_load_u64(&dma->seg_boundary_mask));
+}
+
+static int share_in_place(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			  uint64_t len, enum sluice_dir dir, uint64_t *addr)
+{
+	struct sluice_place *place = dma->place;
+	struct sluice_placed *placed;
+	struct sluice_piece pieces[3];
+	struct sluice_span span = {.pieces = pieces, .access = access_of(dir)};
+	int ret;
+
+	if (sluice_load_u32(&place->waiting))
+		(void)retry_one(dma);
+	placed = take_record(place);
+	if (!placed)
+		return -ENOSPC;
+	placed->orig = orig;
+	placed->len = len;
+	placed->dir = (uint32_t)dir;
+	placed->end_cpu[0] = placed->end_cpu[1] = NULL;
+	ret = cut(dma, placed, route, pieces, &span.n);
+	if (!ret)
+		ret = sluice_share_spans(place->config.share, &span, 1);
+	if (!ret || ret == -EBUSY) {
+		placed->bytes = span.bytes;
+		placed->node.start = span.dev;
+		placed->node.last = span.dev + span.bytes - 1;
+		*addr = span.dev + (orig & GRANULE_MASK);
+	}
+	if (!ret && !in_segment(dma, *addr, len)) {
+		ret = sluice_share_end(place->config.share, &span, 1) ? -EBUSY : -ERANGE;
+	}
+	if (!ret) {
+		publish(place, placed);
+		count(&place->stats.bytes_placed, len);
+		return 0;
+	}
+	if (ret == -EBUSY) {
+		/* Nobody was given the address, but somebody uses it. */
+		placed->token = span.token;
+		linger(place, placed, 1);
+		return ret;
+	}
+	give_ends(dma, placed);
+	give_record(place, placed);
+	return ret;
+}
+
+int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			    uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr)
+{
+	const struct sluice_share_ops *ops = dma->place->config.share->ops;
+	struct sluice_policy all = {.kind = SLUICE_POLICY_SHARE};
+	int ret, again;
+
+	if (route == SLUICE_ROUTE_BOUNCE) {
+		ret = sluice_dma_bounce(dma, orig, len, dir, mask, addr);
+		if ((ret != -ENOSPC && ret != -E2BIG) || dma->policy.kind == SLUICE_POLICY_BOUNCE)
+			return ret;
+		route = sluice_policy_route(&all, orig, len, (uint32_t)dir,
+					    ops->flags & SLUICE_SHARE_WHOLE,
+					    ops->flags & SLUICE_SHARE_JOINS);
+		if (route == SLUICE_ROUTE_BOUNCE)
+			return ret;
+		again = share_in_place(dma, route, orig, len, dir, addr);
+		if (!again)
+			count(&dma->place->stats.unbounceable, 1);
+		return again && again != -EBUSY ? ret : again;
+	}
+	ret = share_in_place(dma, route, orig, len, dir, addr);
+	/* -EBUSY: the buffer is in somebody's hands. Copying it would not get it out of there. */
+	if (!ret || ret == -EBUSY)
+		return ret;
+	count(&dma->place->stats.unshareable, 1);
+	return sluice_dma_bounce(dma, orig, len, dir, mask, addr);
+}
+
+int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		     uint32_t mask, uint64_t *addr)
+{
+	uint32_t can = dma->place->config.share->ops->flags;
+	enum sluice_route route;
+
+	/* Nothing to decide: the commonest case first. */
+	if (len <= GRANULE_MASK && !(can & SLUICE_SHARE_WHOLE))
+		return sluice_place_map_routed(dma, SLUICE_ROUTE_BOUNCE, orig, len, dir, mask,
+					       addr);
+	route = sluice_policy_route(&dma->policy, orig, len, (uint32_t)dir,
+				    can & SLUICE_SHARE_WHOLE, can & SLUICE_SHARE_JOINS);
+	if (sluice_place_tick(dma, SLUICE_PHASE_MAP, 0))
+		return sluice_place_map_sampled(dma, route, orig, len, dir, mask, addr);
+	return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
+}
+
+/*
+ * Take the mapping that addr, len and dir describe out of the tree: NULL if there is none. Of
+ * several of one range (a mechanism that hands out no addresses) it is any that fits.
+ */
+static struct sluice_placed *withdraw(struct sluice_place *place, uint64_t addr, uint64_t len,
+				      enum sluice_dir dir)
+{
+	uint64_t start = addr & ~GRANULE_MASK, last = (addr + len - 1) | GRANULE_MASK;
+	struct sluice_placed *found = NULL;
+	struct sluice_node *node;
+	unsigned long flags;
+
+	if (len == 0 || addr > UINT64_MAX - len)
+		return NULL;
+	flags = sluice_lock(&place->lock);
+	node = sluice_tree_exact(place->root, start, last);
+	for (uint32_t i = 0; node && node->start == start && node->last == last && i < SAME_MAX;
+	     i++) {
+		struct sluice_placed *placed = (struct sluice_placed *)node;
+
+		if ((placed->orig & GRANULE_MASK) == (addr & GRANULE_MASK) && placed->len == len &&
+		    placed->dir == (uint32_t)dir) {
+			found = placed;
+			sluice_tree_remove(&place->root, node);
+			break;
+		}
+		node = sluice_tree_next(place->root, node);
+	}
+	sluice_unlock(&place->lock, flags);
+	return found;
+}
+
+/* After the mechanism has been asked to take a withdrawn mapping back. */
+static int finish(struct sluice_dma *dma, struct sluice_placed *placed,
+		  const struct sluice_span *span, bool copy)
+{
+	count(&dma->place->stats.live, UINT64_MAX);
+	if (copy)
+		copy_ends(placed, 0, placed->len, false);
+	if (span->result) {
+		placed->token = span->token;
+		linger(dma->place, placed, 1);
+		return -EBUSY;
+	}
+	give_ends(dma, placed);
+	give_record(dma->place, placed);
+	return 0;
+}
+
+int sluice_place_unmap_routed(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			      enum sluice_dir dir, uint32_t flags, bool *split)
+{
+	struct sluice_placed *placed;
+	struct sluice_span span;
+
+	if (!sluice_place_owns(dma, addr))
+		return sluice_dma_unbounce(dma, addr, len, dir, flags);
+	placed = withdraw(dma->place, addr, len, dir);
+	if (!placed)
+		return sluice_dma_refuse(dma);
+	*split = placed->end_cpu[0] || placed->end_cpu[1];
+	span = (struct sluice_span){.dev = placed->node.start, .bytes = placed->bytes};
+	(void)sluice_share_end(dma->place->config.share, &span, 1);
+	return finish(dma, placed, &span, dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC));
+}
+
+int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		       uint32_t flags)
+{
+	bool split;
+
+	if (len > GRANULE_MASK && sluice_place_tick(dma, SLUICE_PHASE_UNMAP, addr))
+		return sluice_place_unmap_sampled(dma, addr, len, dir, flags);
+	return sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
+}
+
+int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+			  enum sluice_dir dir, uint32_t flags)
+{
+	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
+	struct sluice_placed *placed[BATCH];
+	struct sluice_span spans[BATCH];
+	uint32_t i = 0;
+	int ret = 0;
+
+	while (i < n) {
+		uint32_t some = 0;
+
+		for (; i < n && some < BATCH; i++) {
+			int err = 0;
+
+			if (!sluice_place_owns(dma, sg[i].dma)) {
+				err = sluice_dma_unbounce(dma, sg[i].dma, sg[i].len, dir, flags);
+			} else {
+				placed[some] = withdraw(dma->place, sg[i].dma, sg[i].len, dir);
+				if (placed[some])
+					some++;
+				else
+					err = sluice_dma_refuse(dma);
+			}
+			if (err < 0)
+				ret = err;
+		}
+		for (uint32_t k = 0; k < some; k++)
+			spans[k] = (struct sluice_span){.dev = placed[k]->node.start,
+							.bytes = placed[k]->bytes};
+		if (some)
+			(void)sluice_share_end(dma->place->config.share, spans, some);
+		for (uint32_t k = 0; k < some; k++) {
+			if (finish(dma, placed[k], &spans[k], copy) && !ret)
+				ret = -EBUSY;
+		}
+	}
+	return ret;
+}
+
+int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		      bool to_device)
+{
+	struct sluice_place *place = dma->place;
+	unsigned long flags = sluice_lock(&place->lock);
+	struct sluice_node *node = sluice_tree_first(place->root, addr, addr);
+	struct sluice_placed *placed = NULL;
+	uint64_t at = 0;
+
+	for (uint32_t i = 0; node && node->start <= addr && i < SAME_MAX && !placed; i++) {
+		struct sluice_placed *one = (struct sluice_placed *)node;
+
+		at = addr - (node->start + (one->orig & GRANULE_MASK));
+		if (at <= one->len && len <= one->len - at &&
+		    (one->dir == (uint32_t)dir || one->dir == SLUICE_BIDIRECTIONAL))
+			placed = one;
+		node = sluice_tree_next(place->root, node);
+	}
+	sluice_unlock(&place->lock, flags);
+	if (!placed)
+		return sluice_dma_refuse(dma);
+	/* The record stays: nobody syncs what is being unmapped. */
+	if (len && dir != (to_device ? SLUICE_FROM_DEVICE : SLUICE_TO_DEVICE))
+		copy_ends(placed, at, len, to_device);
+	return 0;
+}
+
+int sluice_place_init(struct sluice_place *place, struct sluice_dma *dma,
+		      const struct sluice_place_config *config)
+{
+	if (config->n_records == 0 || config->n_cpus == 0 || !config->share->ops->share)
+		return -EINVAL;
+	sluice_zero(place, sizeof(*place));
+	place->config = *config;
+	sluice_lock_init(&place->lock);
+	sluice_zero(config->cpus, config->n_cpus * sizeof(*config->cpus));
+	for (uint32_t i = config->n_records; i-- > 0;) {
+		config->records[i].next = place->free;
+		place->free = &config->records[i];
+	}
+	dma->place = place;
+	return 0;
+}
+
+void sluice_place_get_stats(struct sluice_dma *dma, struct sluice_place_stats *stats)
+{
+	const uint64_t *from = (const uint64_t *)&dma->place->stats;
+	uint64_t *to = (uint64_t *)stats;
+
+	for (size_t i = 0; i < sizeof(*stats) / sizeof(uint64_t); i++)
+		to[i] = sluice_load_u64(&from[i]);
+	stats->lingering = sluice_load_u32(&dma->place->waiting);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * place.h - between dma.c and the files that let transfers stay where they are
+ *
+ * Theory of operation: see place.c. dma.c asks place.c first if a device has a place, and place.c
+ * asks dma.c for what bounces.
+ */
+#ifndef SLUICE_CORE_PLACE_H
+#define SLUICE_CORE_PLACE_H
+
+#include <sluice/place.h>
+
+/* dma.c: the bouncing half of the calls. Arguments as in sluice/dma.h, map's checked already. */
+int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		      uint32_t mask, uint64_t *addr);
+int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+			uint32_t flags);
+int sluice_dma_refuse(struct sluice_dma *dma);
+
+/* place.c: the same calls of a device with a place. */
+int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		     uint32_t mask, uint64_t *addr);
+int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		       uint32_t flags);
+int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+			  enum sluice_dir dir, uint32_t flags);
+int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
+		      bool to_device);
+
+/* True if a device address is not the pool's. */
+static inline bool sluice_place_owns(const struct sluice_dma *dma, uint64_t addr)
+{
+	return (addr - dma->pool->dev) >> SLUICE_CHUNK_SHIFT >= dma->pool->max_chunks;
+}
+
+/* place_auto.c: the same with a route that has been chosen, and the choice itself. */
+int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			    uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr);
+int sluice_place_unmap_routed(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			      enum sluice_dir dir, uint32_t flags, bool *split);
+int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			     uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr);
+int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			       enum sluice_dir dir, uint32_t flags);
+
+#define SLUICE_PLACE_PERIOD 256u
+#define SLUICE_PLACE_BURST  2u /* maps in a row that go the other way */
+
+/* True once in a while: time this one. Never where there is no choice to make.
+ * addr is an unmap's. */
+static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_phase phase,
+				     uint64_t addr)
+{
+	const struct sluice_place_config *config = &dma->place->config;
+	struct sluice_place_cpu *mine;
+	uint32_t cpu, n;
+
+	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs ||
+	    config->share->ops->flags & SLUICE_SHARE_WHOLE)
+		return false;
+	cpu = sluice_cpu();
+	mine = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus];
+	/* Whoever is moved to another CPU in between, or interrupted, loses a tick. */
+	n = sluice_load_u32(&mine->ticks);
+	/* An unmap goes by the count of maps: it only looks. And of what was sent the other way it
+	 * is to be known what unmapping costs, too. */
+	if (phase == SLUICE_PHASE_UNMAP)
+		return n % SLUICE_PLACE_PERIOD == SLUICE_PLACE_PERIOD / 2 ||
+		       sluice_load_u64(&mine->watched) == addr;
+	sluice_store_u32(&mine->ticks, n + 1);
+	n %= SLUICE_PLACE_PERIOD;
+	return n == 0 || (n < SLUICE_PLACE_BURST && sluice_load_u32(&mine->burst));
+}
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * place_auto.c - what bouncing and sharing cost, measured
+ *
+ * Theory of operation: see sluice/policy.h. Every 256th map and every 256th unmap of a CPU is timed,
+ * if it is long enough for there to be a choice. Each such map also earns the CPU some credit, in
+ * time: 1/256 of what its 256 maps were worth. When there is enough for it, a few maps in a row are sent
+ * the other way and the last of them is timed (the first finds everything cold, and would make what is
+ * seldom done look dearer than it is). Looking costs 0.4 % at most, however bad the other way is.
+ */
+#include "place.h"
+
+#define CREDIT	   (SLUICE_PLACE_PERIOD / 256u) /* of one map's time */
+#define ROUNDS_MAX 15u
+
+static uint64_t now(const struct sluice_dma *dma)
+{
+	return dma->place->config.clock(dma->place->config.context);
+}
+
+static bool is_split(const struct sluice_place *place, uint64_t orig, uint64_t len)
+{
+	return !(place->config.share->ops->flags & SLUICE_SHARE_WHOLE) && (orig | len) & 4095;
+}
+
+/* The time since start, without what looking at the clock takes. */
+static uint64_t elapsed(const struct sluice_dma *dma, uint64_t start)
+{
+	uint64_t time = now(dma) - start;
+
+	return time > dma->place->clock_cost ? time - dma->place->clock_cost : 0;
+}
+
+static struct sluice_place_cpu *this_cpu(const struct sluice_dma *dma)
+{
+	const struct sluice_place_config *config = &dma->place->config;
+
+	return &config->cpus[sluice_cpu() % config->n_cpus];
+}
+
+/* The other way, if there is one. */
+static enum sluice_route other(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			       uint64_t len, enum sluice_dir dir)
+{
+	const struct sluice_policy all = {.kind = SLUICE_POLICY_SHARE};
+	uint32_t can = dma->place->config.share->ops->flags;
+
+	if (route != SLUICE_ROUTE_BOUNCE)
+		return SLUICE_ROUTE_BOUNCE;
+	return sluice_policy_route(&all, orig, len, (uint32_t)dir, can & SLUICE_SHARE_WHOLE,
+				   can & SLUICE_SHARE_JOINS);
+}
+
+/* Which way it goes this time, and whether that is to be learnt from. */
+static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+				uint64_t len, enum sluice_dir dir, bool *learn)
+{
+	struct sluice_place_cpu *cpu = this_cpu(dma);
+	struct sluice_costs *costs = dma->policy.costs;
+	uint64_t bounce = sluice_costs_of(costs->bounce[dir], len);
+	uint64_t share = sluice_costs_of(costs->share[is_split(dma->place, orig, len)], len);
+	uint64_t worse = route == SLUICE_ROUTE_BOUNCE ? share : bounce;
+	uint64_t have = sluice_load_u64(&cpu->credit), most = SLUICE_PLACE_BURST * worse;
+	uint32_t burst = sluice_load_u32(&cpu->burst);
+
+	*learn = true;
+	if (dma->policy.break_even || !bounce || !share)
+		return route;
+	if (!burst) {
+		have += (bounce + share - worse) * CREDIT;
+		burst = have < most ? 0 : SLUICE_PLACE_BURST;
+	} else if (have < worse) {
+		burst = 0;
+	}
+	if (!burst) {
+		sluice_store_u64(&cpu->credit, have < most ? have : most);
+		sluice_store_u32(&cpu->burst, 0);
+		return route;
+	}
+	have -= worse;
+	sluice_store_u64(&cpu->credit, have < most ? have : most);
+	sluice_store_u32(&cpu->burst, burst - 1);
+	sluice_count(&dma->place->stats.explored, 1);
+	*learn = burst == 1;
+	return other(dma, route, orig, len, dir);
+}
+
+int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			     uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr)
+{
+	struct sluice_costs *costs = dma->policy.costs;
+	enum sluice_route usual = route;
+	uint64_t start, time;
+	bool learn;
+	int ret;
+
+	route = choose(dma, route, orig, len, dir, &learn);
+	start = now(dma);
+	ret = sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
+	time = elapsed(dma, start);
+	/* Only what went the way that it was sent. */
+	if (ret || !learn || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
+		return ret;
+	if (route != usual)
+		sluice_store_u64(&this_cpu(dma)->watched, *addr);
+	sluice_count(&dma->place->stats.sampled, 1);
+	if (route == SLUICE_ROUTE_BOUNCE)
+		sluice_costs_learn(costs, costs->bounce[dir], SLUICE_PHASE_MAP, len, time);
+	else
+		sluice_costs_learn(costs, costs->share[route == SLUICE_ROUTE_SPLIT],
+				   SLUICE_PHASE_MAP, len, time);
+	return 0;
+}
+
+int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+			       enum sluice_dir dir, uint32_t flags)
+{
+	struct sluice_costs *costs = dma->policy.costs;
+	bool placed = sluice_place_owns(dma, addr), split = false;
+	uint64_t start = now(dma), time;
+	int ret = sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
+
+	time = elapsed(dma, start);
+	if (sluice_load_u64(&this_cpu(dma)->watched) == addr)
+		sluice_store_u64(&this_cpu(dma)->watched, 0);
+	if (ret || flags & SLUICE_SKIP_SYNC)
+		return ret;
+	sluice_count(&dma->place->stats.sampled, 1);
+	sluice_costs_learn(costs, placed ? costs->share[split] : costs->bounce[dir],
+			   SLUICE_PHASE_UNMAP, len, time);
+	return 0;
+}
+
+static uint64_t median(uint64_t *times, uint32_t n)
+{
+	for (uint32_t i = 1; i < n; i++) {
+		for (uint32_t k = i; k > 0 && times[k - 1] > times[k]; k--) {
+			uint64_t swap = times[k];
+
+			times[k] = times[k - 1];
+			times[k - 1] = swap;
+		}
+	}
+	return times[n / 2];
+}
+
+/* Fill in one point of one table. */
+static int measure(struct sluice_dma *dma, enum sluice_route route, uint64_t orig, uint64_t len,
+		   enum sluice_dir dir, uint32_t rounds, uint32_t table[2][SLUICE_COST_POINTS],
+		   uint32_t point)
+{
+	uint64_t times[2][ROUNDS_MAX], addr, start;
+	bool split;
+	int ret;
+
+	/* The first round warms up and does not count. */
+	for (uint32_t i = 0; i <= rounds; i++) {
+		uint32_t slot = i ? i - 1 : 0;
+
+		start = now(dma);
+		ret = sluice_place_map_routed(dma, route, orig, len, dir,
+					      sluice_load_u32(&dma->min_align_mask), &addr);
+		if (ret)
+			return ret;
+		times[0][slot] = elapsed(dma, start);
+		if (sluice_place_owns(dma, addr) != (route != SLUICE_ROUTE_BOUNCE))
+			ret = -EOPNOTSUPP;
+		start = now(dma);
+		if (sluice_place_unmap_routed(dma, addr, len, dir, 0, &split) < 0 && !ret)
+			ret = -EBUSY;
+		times[1][slot] = elapsed(dma, start);
+		if (ret)
+			return ret;
+	}
+	for (uint32_t phase = 0; phase < 2; phase++)
+		sluice_costs_set(dma->policy.costs, table, (enum sluice_phase)phase, point,
+				 median(times[phase], rounds));
+	return 0;
+}
+
+/* The least that the clock takes. */
+static uint64_t clock_cost(const struct sluice_dma *dma)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (uint32_t i = 0; i < 64; i++) {
+		uint64_t time = now(dma);
+
+		time = now(dma) - time;
+		least = time < least ? time : least;
+	}
+	return least;
+}
+
+int sluice_place_measure(struct sluice_dma *dma, uint64_t orig, uint64_t len, uint32_t rounds)
+{
+	struct sluice_costs *costs = dma->policy.costs;
+	enum sluice_policy_kind was = dma->policy.kind;
+	bool whole;
+	int ret, first = 0;
+
+	if (!dma->place || !dma->place->config.clock || !costs || rounds == 0 ||
+	    rounds > ROUNDS_MAX || orig & 4095 || len < 8192)
+		return -EINVAL;
+	whole = dma->place->config.share->ops->flags & SLUICE_SHARE_WHOLE;
+	sluice_zero(costs, sizeof(*costs));
+	dma->place->clock_cost = clock_cost(dma);
+	for (uint32_t i = 0; i < 6 * SLUICE_COST_POINTS; i++)
+		costs->cut[i / (3 * SLUICE_COST_POINTS)][i / SLUICE_COST_POINTS % 3]
+			  [i % SLUICE_COST_POINTS] = UINT32_MAX;
+	/* Nothing is to be shared because it could not be bounced. */
+	dma->policy.kind = SLUICE_POLICY_BOUNCE;
+	for (uint32_t i = 0; i < SLUICE_COST_POINTS; i++) {
+		uint64_t size = UINT64_C(1) << (i + SLUICE_COST_FIRST);
+
+		if (size > len / 2)
+			break;
+		for (uint32_t dir = 0; dir < 3; dir++) {
+			ret = measure(dma, SLUICE_ROUTE_BOUNCE, orig, size, (enum sluice_dir)dir,
+				      rounds, costs->bounce[dir], i);
+			if (!i && ret)
+				first = ret;
+		}
+		if (whole || size >= 4096)
+			(void)measure(dma, SLUICE_ROUTE_SHARE, orig, size, SLUICE_BIDIRECTIONAL,
+				      rounds, costs->share[0], i);
+		/* Half a granule on both ends: a mapping of 4 KiB cannot be split that way. */
+		if (!whole && size >= 8192)
+			(void)measure(dma, SLUICE_ROUTE_SPLIT, orig + 2048, size,
+				      SLUICE_BIDIRECTIONAL, rounds, costs->share[1], i);
+	}
+	dma->policy.kind = first ? was : SLUICE_POLICY_AUTO;
+	return first;
+}
