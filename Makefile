@@ -32,7 +32,8 @@ WARN     = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -W
 CFLAGS  ?= -O2 -g
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(WARN) -fPIC -fvisibility=hidden -fno-strict-aliasing -MMD -MP \
 	     -Iinclude -Ilib/port $(CFLAGS) $(LTO) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer \
-	     -fno-sanitize-recover=all)
+	     -fno-sanitize-recover=all $(if $(findstring thread,$(SAN)),-Wno-tsan))
+# (tsan: ThreadSanitizer does not know fences. Those are towards another process, which it does not see.)
 # The hot calls are a few dozen instructions each: what the compiler may move between files counts.
 # Only gcc's own linker plug-in is sure to be there. The archive keeps ordinary code beside it.
 LTO      ?= $(if $(SAN)$(filter-out gcc,$(notdir $(CC))),,-flto=auto -ffat-lto-objects)

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 #include <cmocka.h>
 
