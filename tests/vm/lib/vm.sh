@@ -48,7 +48,7 @@ vm_start() {
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
 		-kernel "$(kernel_image "$KERNEL")" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled part=$part $append" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
