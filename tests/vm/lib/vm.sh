@@ -19,7 +19,7 @@
 
 # A test may change these before it boots.
 VM_MEMORY=512
-VM_CPUS=2
+VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
 VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
