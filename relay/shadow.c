@@ -65,7 +65,7 @@ uint64_t shadow_features_down(uint64_t frontend, uint64_t backend)
 	return (frontend & DEVICE_BITS) | (backend & rings) | VU_BIT(VU_F_PROTOCOL);
 }
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
 	struct timespec ts = {0};
 
@@ -233,6 +233,7 @@ static void refuse(struct relay *r, unsigned int index, int rc)
 	if (ring->refused)
 		return;
 	ring->refused = true;
+	r->shadow->refused[REFUSED_RING]++;
 	relay_log_peer(
 		"refused to start ring %u (%u entries at the front-end's addresses 0x%" PRIx64
 		", 0x%" PRIx64 ", 0x%" PRIx64 "): %s",
