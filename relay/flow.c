@@ -23,14 +23,32 @@
 static struct chain chain; /* too large for the stack; filled anew each time */
 static struct shadow_sg sg[FLIGHT_PARTS];
 
+static unsigned int bucket_of(uint64_t ns, unsigned int first)
+{
+	uint64_t over = ns >> first;
+	unsigned int bucket = over ? 64u - (unsigned int)__builtin_clzll(over) : 0;
+
+	return bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1;
+}
+
 static void count_latency(struct queue *q, const struct flight *f)
 {
 	uint64_t ns = q->shadow->now > f->since ? q->shadow->now - f->since : 0;
-	uint64_t us4 = ns >> 12; /* 4 us are near enough 2^12 ns */
-	unsigned int bucket = us4 ? 64u - (unsigned int)__builtin_clzll(us4) : 0;
 
-	q->stats.latency[bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1]++;
+	q->stats.latency[bucket_of(ns, LATENCY_FIRST)]++;
 	q->stats.latency_sum += ns;
+}
+
+/* What the relay itself adds: from the beginning of a step to where all of it has been passed on. */
+static void count_added(struct queue *q, int down, int up)
+{
+	uint64_t ns = now_ns() - q->shadow->now;
+	unsigned int bucket = bucket_of(ns, ADDED_FIRST);
+
+	q->stats.added[0][bucket] += (unsigned int)down;
+	q->stats.added[1][bucket] += (unsigned int)up;
+	q->stats.added_sum[0] += ns * (unsigned int)down;
+	q->stats.added_sum[1] += ns * (unsigned int)up;
 }
 
 static void complete(struct queue *q, uint16_t n, uint32_t len)
@@ -231,7 +249,10 @@ bool flow_step(struct queue *q)
 	if (used < 0)
 		return true;
 	sent = submit(q, BUDGET);
-	return used > 0 || sent > 0;
+	if (!used && !sent)
+		return false;
+	count_added(q, sent, used);
+	return true;
 }
 
 void flow_reap_rest(struct queue *q)

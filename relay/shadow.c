@@ -174,6 +174,7 @@ static void refuse(struct relay *r, unsigned int index, int rc)
 	if (ring->refused)
 		return;
 	ring->refused = true;
+	r->shadow->refused[REFUSED_RING]++;
 	relay_log_peer(
 		"refused to start ring %u (%u entries at the front-end's addresses 0x%" PRIx64
 		", 0x%" PRIx64 ", 0x%" PRIx64 "): %s",

@@ -89,10 +89,13 @@ enum refusal {
 	REFUSED_USED,	 /* the backend broke a rule of its ring */
 	REFUSED_LENGTH,	 /* a used length above what was offered */
 	REFUSED_LOST,	 /* a buffer was not memory any more when it was to be written */
+	REFUSED_RING, /* a ring that is not in the guest's memory, or of no size that it may have */
 	REFUSALS
 };
 
-#define LATENCY_BUCKETS 16 /* bucket i: up to 4 us * 2^i; the last: all above */
+#define LATENCY_BUCKETS 16 /* bucket i: up to 2^(FIRST + i) ns; the last: all above */
+#define LATENCY_FIRST	12
+#define ADDED_FIRST	8
 
 struct queue_stats {
 	uint64_t requests;
@@ -109,9 +112,12 @@ struct queue_stats {
 	uint64_t latency_sum;	/* ns */
 	uint64_t seen;		/* the queue has run */
 	uint64_t latency[LATENCY_BUCKETS];
+	uint64_t added_sum[2];		    /* ns */
+	uint64_t added[2][LATENCY_BUCKETS]; /* downwards, upwards */
 };
 
 struct relay;
+struct pollfd;
 struct ledger_queue;
 struct vu_msg;
 
@@ -385,11 +391,26 @@ void ledger_handed_back(struct queue *q, uint16_t head);
 /* stats.c */
 
 /**
- * stats_serve - take one connection of s->stats_fd and answer it
+ * stats_poll - what stats_serve() waits for
+ * @p: set to what is to be polled
+ *
+ * Return: milliseconds after which it is to be called all the same, or -1.
+ */
+int stats_poll(const struct shadow *s, struct pollfd *p);
+
+/**
+ * stats_serve - take a client of s->stats_fd, or go on with the one that is there
+ *
+ * Context: does not block; to be called as stats_poll() says, or more often.
  */
 void stats_serve(struct shadow *s);
 
 /* shadow.c */
+
+/**
+ * now_ns - nanoseconds on a clock that only goes forward
+ */
+uint64_t now_ns(void);
 
 /**
  * shadow_init - at the start of the process

@@ -65,9 +65,10 @@ struct device_script {
 	enum sin sin;
 	enum slip slip;
 	uint32_t slip_request;
-	uint32_t times;	   /* how often it is still to sin or slip */
-	bool hold;	   /* take chains but answer none */
-	bool reverse;	   /* answer what waits in reverse order, once two are there */
+	uint32_t times; /* how often it is still to sin or slip */
+	bool hold;	/* take chains but answer none */
+	bool reverse;	/* answer what waits in reverse order, once two are there */
+	bool kicked;	/* look at a ring only when it is kicked; forget kicks of disabled ones */
 	uint32_t short_by; /* write and say so many bytes fewer than it could */
 	/* What it has seen. */
 	uint32_t connections;

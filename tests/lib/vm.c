@@ -123,7 +123,7 @@ void vm_memory(struct vm *v)
 				 0);
 }
 
-void vm_ring_up(struct vm *v, unsigned int q)
+void vm_ring_disabled(struct vm *v, unsigned int q)
 {
 	struct vm_ring *r = &v->rings[q];
 	const uint64_t user = HALF_USER(0) + (r->base - VM_GPA);
@@ -143,6 +143,11 @@ void vm_ring_up(struct vm *v, unsigned int q)
 	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_CALL, q, r->call), 0);
 	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_ERR, q, r->err), 0);
 	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_KICK, q, r->kick), 0);
+}
+
+void vm_ring_up(struct vm *v, unsigned int q)
+{
+	vm_ring_disabled(v, q);
 	assert_int_equal(fe_ack_state(v->rig, VU_SET_VRING_ENABLE, q, 1), 0);
 }
 

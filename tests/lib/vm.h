@@ -85,6 +85,8 @@ void vm_up(struct vm *v);
 void vm_hello(struct vm *v);
 void vm_memory(struct vm *v);
 void vm_ring_up(struct vm *v, unsigned int q);
+/* All of that but to enable it. */
+void vm_ring_disabled(struct vm *v, unsigned int q);
 /* Stop and set up anew a ring whose contents are broken. */
 void vm_ring_revive(struct vm *v, unsigned int q);
 
