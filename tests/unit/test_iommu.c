@@ -5,7 +5,10 @@
  * Theory of operation: a virtio-iommu that refuses, does not answer, and describes itself wrongly, and
  * one that counts what it is asked.
  */
+#include <stdlib.h>
+
 #include <sluice/iommu.h>
+#include <sluice/place.h>
 
 #include "rig.h"
 
@@ -186,11 +189,67 @@ static void requests_are_few(void **state)
 	assert_int_equal(liar.calls, 4);
 }
 
+/* G3: of a list that cannot be shared, what is in somebody's hands lingers, and the rest is free. */
+static uint64_t given_back;
+
+static void ended(void *context, uint64_t orig, uint64_t len)
+{
+	(void)context;
+	assert_int_equal(len, G);
+	given_back = orig;
+}
+
+static void g3_a_list_that_was_half_mapped(void **state)
+{
+	static struct sluice_placed records[8];
+	static struct sluice_place_cpu cpu;
+	static struct sluice_place place;
+	struct sluice_place_config config = {.share = &lied_to.share,
+					     .records = records,
+					     .n_records = 8,
+					     .cpus = &cpu,
+					     .n_cpus = 1,
+					     .ended = ended};
+	uint8_t *buffers = aligned_alloc(G, 8 * G);
+	struct sluice_sg sg[4];
+	struct rig rig;
+
+	(void)state;
+	assert_non_null(buffers);
+	memset(&liar, 0, sizeof(liar));
+	liar.used = 60;
+	assert_int_equal(lied_attach(), 0);
+	rig_open(&rig, 2u << 20);
+	assert_int_equal(sluice_place_init(&place, &rig.dma, &config), 0);
+	rig.dma.policy.kind = SLUICE_POLICY_SHARE;
+	for (uint32_t i = 0; i < 4; i++)
+		sg[i] = (struct sluice_sg){.orig = (uintptr_t)(buffers + 2 * i * G), .len = G};
+	/* Four MAPs, of which the third fails; then four UNMAPs, of which the second is not answered. */
+	liar.messages = 0;
+	liar.status[2] = SLUICE_VIOMMU_S_NOMEM;
+	liar.status[5] = SLUICE_IOMMU_UNANSWERED;
+	assert_int_equal(sluice_dma_map_sg(&rig.dma, sg, 4, SLUICE_TO_DEVICE), -EBUSY);
+	assert_int_equal(liar.messages, 8);
+	assert_int_equal(sluice_dma_live(&rig.dma), 0);
+	assert_int_equal(lied_to.share.stats.granules, 1);
+	assert_int_equal(given_back, 0);
+	/* All records but one are there again. */
+	memset(liar.status, 0, sizeof(liar.status));
+	assert_int_equal(sluice_place_retry(&rig.dma), 0);
+	assert_int_equal(given_back, sg[1].orig);
+	assert_int_equal(lied_to.share.stats.granules, 0);
+	assert_int_equal(sluice_dma_map_sg(&rig.dma, sg, 4, SLUICE_TO_DEVICE), 0);
+	assert_int_equal(sluice_dma_unmap_sg(&rig.dma, sg, 4, SLUICE_TO_DEVICE, 0), 0);
+	rig_close(&rig);
+	free(buffers);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(g4_an_iommu_that_lies),
 		cmocka_unit_test(requests_are_few),
+		cmocka_unit_test(g3_a_list_that_was_half_mapped),
 	};
 
 	return cmocka_run_group_tests_name("iommu", tests, NULL, NULL);
