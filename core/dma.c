@@ -225,13 +225,21 @@ int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum 
 	return bounce(dma, orig, len, dir, mask, addr);
 }
 
+bool sluice_dma_valid(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
+		      enum sluice_dir dir)
+{
+	uint32_t mask = sluice_load_u32(&dma->min_align_mask);
+
+	return len && len <= UINT32_MAX && orig <= UINT64_MAX - len &&
+	       (uint32_t)dir <= SLUICE_FROM_DEVICE && mask <= OFF_MASK && !(mask & (mask + 1));
+}
+
 int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		   uint64_t *addr)
 {
 	uint32_t mask = sluice_load_u32(&dma->min_align_mask);
 
-	if (len == 0 || len > UINT32_MAX || orig > UINT64_MAX - len ||
-	    (uint32_t)dir > SLUICE_FROM_DEVICE || mask > OFF_MASK || (mask & (mask + 1)))
+	if (!sluice_dma_valid(dma, orig, len, dir))
 		return refuse(dma);
 	if (dma->place)
 		return sluice_place_map(dma, orig, len, dir, mask, addr);
@@ -381,17 +389,19 @@ int sluice_dma_sync_for_device(struct sluice_dma *dma, uint64_t addr, uint64_t l
 int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
 {
 	uint64_t bytes = 0;
-	uint32_t i;
-	int ret;
+	uint32_t i = 0;
+	int ret = 0;
 
 	if (n == 0)
 		return refuse(dma);
-	for (i = 0; i < n; i++) {
+	if (dma->place)
+		ret = sluice_place_map_sg(dma, sg, n, dir, &i);
+	for (; i < n && !ret; i += !ret)
 		ret = sluice_dma_map(dma, sg[i].orig, sg[i].len, dir, &sg[i].dma);
-		if (ret)
-			goto undo;
-		bytes += sg[i].len;
-	}
+	for (uint32_t k = 0; k < i; k++)
+		bytes += sg[k].len;
+	if (ret)
+		goto undo;
 	sluice_dma_list_done(dma, bytes, 0);
 	return 0;
 undo:
