@@ -87,8 +87,14 @@ $(BOUNDS_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,tests/lib/rig
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(ALL_LDFLAGS) -lcmocka
 
+# SWIOTLB=DIR, with kernel/dma/swiotlb.c and what it includes below it, adds Linux's own to the peers.
+BENCH_POOL_SRC := $(filter-out $(if $(SWIOTLB),,bench/pool/swiotlb.c),$(wildcard bench/pool/*.c))
 bench-pool: $(BUILD)/bench/pool
-$(BUILD)/bench/pool: $(call obj,$(wildcard bench/pool/*.c)) $(BUILD)/libsluice.a
+$(BUILD)/obj/bench/pool/swiotlb.o: bench/pool/swiotlb.c bench/pool/linux.h bench/pool/bench.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -D_GNU_SOURCE -w $(CFLAGS) -Ilib/port -I$(SWIOTLB) -I$(SWIOTLB)/include -c -o $@ $<
+
+$(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC)) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 

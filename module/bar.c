@@ -6,8 +6,9 @@
  * -------------------
  * A device whose BAR is memory that the other side of the virtual machine can see (QEMU's ivshmem,
  * a BAR of a virtio device's own) gives us a region that is shared from the start. We claim it, map
- * it write-back (it is memory, whatever the bus says) and hand it to the core in chunks; what the
- * core has to remember about a chunk is ordinary private memory.
+ * it write-back (it is memory, whatever the bus says) and hand it to the core in chunks, some at
+ * once and others when they are needed (grow.c); what the core has to remember about a chunk is
+ * ordinary private memory.
  *
  * Devices find the region at its address on the PCI bus, so this pool serves devices that reach
  * that bus without translation; device.c refuses those behind an IOMMU.
@@ -34,6 +35,9 @@
 #define MIN_BYTES roundup_pow_of_two(SLUICE_COMPAT_LONGEST_REQUEST + 1)
 #define MAX_BYTES ((u64)2048 << SLUICE_CHUNK_SHIFT) /* the core's limit */
 
+/* With less to start with, a disk would be told to keep its requests shorter (an eighth of it). */
+#define DEFAULT_SIZE ((u64)8 << SLUICE_CHUNK_SHIFT)
+
 /* "bar:DDDD:BB:DD.F/N" */
 static int parse(struct sluice_bar *bar, const char *spec, struct sluice_bdf *bdf)
 {
@@ -57,9 +61,10 @@ bad:
 	return -EINVAL;
 }
 
-static int check(const struct sluice_bar *bar)
+static int check(const struct sluice_bar *bar, const struct sluice_bar_limits *limits)
 {
 	const struct resource *res = &bar->pdev->resource[bar->index];
+	u64 most = min_not_zero(limits->max, (u64)pci_resource_len(bar->pdev, bar->index));
 
 	if (!pci_resource_len(bar->pdev, bar->index)) {
 		pr_err("pool=%s: the device has no BAR %u: see lspci -v for those it has "
@@ -85,11 +90,17 @@ static int check(const struct sluice_bar *bar)
 		       bar->name, bar->index, (u64)resource_size(res) >> 10, (u32)MIN_BYTES >> 10);
 		return -ENOSPC;
 	}
+	if (limits->size > most) {
+		pr_err("pool=%s: it cannot start with %llu MiB (size), as it can have %llu at most "
+		       "(pool_max, or the size of the BAR): lower size, or leave it out\n",
+		       bar->name, limits->size >> 20, most >> 20);
+		return -EINVAL;
+	}
 	return 0;
 }
 
 /* Claim the BAR and map it. */
-static int claim(struct sluice_bar *bar)
+static int claim(struct sluice_bar *bar, u64 max)
 {
 	int err;
 
@@ -108,7 +119,7 @@ static int claim(struct sluice_bar *bar)
 		goto disable;
 	}
 	bar->phys = pci_resource_start(bar->pdev, bar->index);
-	bar->size = min_t(u64, pci_resource_len(bar->pdev, bar->index), MAX_BYTES);
+	bar->size = min3((u64)pci_resource_len(bar->pdev, bar->index), MAX_BYTES, max ?: MAX_BYTES);
 	bar->cpu = memremap(bar->phys, bar->size, MEMREMAP_WB);
 	if (!bar->cpu) {
 		pr_err("pool=%s: %llu KiB at %pa cannot be mapped write-back: something else has "
@@ -125,11 +136,8 @@ disable:
 	return err;
 }
 
-/* Once the device has gone, its address and its place on the bus may be another's. */
 static void unclaim(struct sluice_bar *bar)
 {
-	if (bar->gone)
-		return;
 	pci_release_region(bar->pdev, bar->index);
 	pci_disable_device(bar->pdev);
 }
@@ -164,10 +172,10 @@ static int alloc_private(struct sluice_bar *bar)
 }
 
 /* Hand the mapped memory to the core. */
-static int fill(struct sluice_bar *bar)
+static int fill(struct sluice_bar *bar, const struct sluice_bar_limits *limits)
 {
 	struct sluice_pool_config config = {.name = bar->name};
-	u64 dev;
+	u64 dev, start = min(limits->size ?: DEFAULT_SIZE, bar->size);
 	int err;
 
 	err = alloc_private(bar);
@@ -185,40 +193,40 @@ static int fill(struct sluice_bar *bar)
 	config.max_chunks = bar->nr_chunks;
 	config.caches = bar->caches;
 	config.n_caches = bar->nr_caches;
+	err = sluice_grow_prepare(bar, &config);
+	if (err)
+		goto out;
 	err = sluice_pool_init(&bar->pool, &config);
 	if (err)
 		goto out;
-	for (u32 i = 0; i < bar->nr_chunks; i++) {
-		u64 at = (u64)i << SLUICE_CHUNK_SHIFT;
-		struct sluice_chunk *meta = vzalloc(sluice_chunk_size());
-
-		err = -ENOMEM;
-		if (!meta)
+	bar->quiet = limits->quiet * HZ;
+	bar->nr_start = DIV_ROUND_UP_ULL(start, SLUICE_CHUNK_BYTES);
+	while (bar->nr_present < bar->nr_start) {
+		err = sluice_grow_add(bar, GFP_KERNEL);
+		if (err)
 			goto out;
-		err = sluice_pool_add(&bar->pool, meta, bar->cpu + at, dev + at,
-				      min_t(u64, bar->size - at, SLUICE_CHUNK_BYTES));
-		if (err) {
-			vfree(meta);
-			goto out;
-		}
-		cond_resched();
 	}
+	bar->grown = 0; /* from here on */
+	sluice_grow_start(bar);
 	return 0;
 out:
+	sluice_grow_stop(bar);
 	free_private(bar);
 	return err;
 }
 
 /**
  * sluice_bar_open - make a pool of a BAR's memory
- * @bar:  filled in; owned by the caller, zeroed
- * @spec: "bar:DDDD:BB:DD.F/N"
+ * @bar:    filled in; owned by the caller, zeroed
+ * @spec:   "bar:DDDD:BB:DD.F/N"
+ * @limits: how much of the BAR to use; multiples of a chunk
  *
  * Return: 0; otherwise a negative errno, with nothing left claimed and one line in the log that
  * says why and what to do.
  * Context: may sleep.
  */
-int sluice_bar_open(struct sluice_bar *bar, const char *spec)
+int sluice_bar_open(struct sluice_bar *bar, const char *spec,
+		    const struct sluice_bar_limits *limits)
 {
 	struct sluice_bdf bdf;
 	int err;
@@ -231,20 +239,20 @@ int sluice_bar_open(struct sluice_bar *bar, const char *spec)
 		pr_err("pool=%s: there is no such PCI device: see lspci -D\n", bar->name);
 		return -ENODEV;
 	}
-	err = check(bar);
+	err = check(bar, limits);
 	if (err)
 		goto put;
-	err = claim(bar);
+	err = claim(bar, limits->max);
 	if (err)
 		goto put;
-	err = fill(bar);
+	err = fill(bar, limits);
 	if (err) {
 		pr_err("pool=%s: no private memory for keeping track of %llu KiB (%d): use a "
-		       "smaller BAR\n",
+		       "smaller BAR or size\n",
 		       bar->name, bar->size >> 10, err);
 		goto unmap;
 	}
-	if (bar->size < pci_resource_len(bar->pdev, bar->index))
+	if (bar->size == MAX_BYTES && bar->size < pci_resource_len(bar->pdev, bar->index))
 		pr_info("pool %s: only the first %llu MiB of the BAR are used\n", bar->name,
 			bar->size >> 20);
 	return 0;
@@ -267,8 +275,8 @@ void sluice_bar_lost(struct sluice_bar *bar)
 	pr_err("the device of pool %s has been unplugged: no confined device can do DMA until the "
 	       "module is loaded with another pool\n",
 	       bar->name);
+	sluice_grow_lost(bar);
 	unclaim(bar);
-	WRITE_ONCE(bar->gone, true);
 }
 
 /**
@@ -279,9 +287,12 @@ void sluice_bar_lost(struct sluice_bar *bar)
  */
 void sluice_bar_close(struct sluice_bar *bar)
 {
+	sluice_grow_stop(bar);
 	bar->region.share.ops->close(&bar->region.share, bar->cpu, bar->size, bar->region.dev);
 	free_private(bar);
 	memunmap(bar->cpu);
-	unclaim(bar);
+	/* Once the device has gone, its address and its place on the bus may be another's. */
+	if (!bar->gone)
+		unclaim(bar);
 	pci_dev_put(bar->pdev);
 }

@@ -9,7 +9,7 @@
  *	/sys/kernel/debug/sluice/DEVICE/histogram
  *
  * One "key value" a line, so that a script needs no parser; keys are only ever added. Each number
- *is true by itself; they are not all of one moment. histogram has one line for each power of two:
+ * is true by itself; they are not all of one moment. histogram has one line for each power of two:
  * the length up to which it counts, and how many mappings.
  *
  * debugfs is for looking at: if it cannot be created, everything else works on.
@@ -48,6 +48,11 @@ static int pool_show(struct seq_file *m, void *unused)
 	seq_printf(m, "pool_full %llu\n", stats.full);
 	seq_printf(m, "pool_refused %llu\n", stats.refused);
 	seq_printf(m, "pool_span %llu\n", stats.span);
+	seq_printf(m, "pool_start %llu\n", (u64)bar->nr_start << SLUICE_CHUNK_SHIFT);
+	seq_printf(m, "pool_max %llu\n", bar->size);
+	seq_printf(m, "pool_grown %llu\n", READ_ONCE(bar->grown));
+	seq_printf(m, "pool_shrunk %llu\n", READ_ONCE(bar->shrunk));
+	seq_printf(m, "pool_grow_failed %llu\n", READ_ONCE(bar->grow_failed));
 	seq_printf(m, "pool_address 0x%llx\n", bar->region.dev);
 	seq_printf(m, "pool_gone %d\n", READ_ONCE(bar->gone));
 	return 0;

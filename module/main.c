@@ -27,6 +27,19 @@ static char *pool;
 module_param(pool, charp, 0444);
 MODULE_PARM_DESC(pool, "memory to bounce through: bar:DDDD:BB:DD.F/N, a BAR of a PCI device");
 
+static char *size;
+module_param(size, charp, 0444);
+MODULE_PARM_DESC(size, "how much of the BAR to start with (default: 16M, or all of a smaller BAR)");
+
+static char *pool_max;
+module_param(pool_max, charp, 0444);
+MODULE_PARM_DESC(pool_max, "how far the pool may grow (default: all of the BAR)");
+
+static unsigned int quiet = 5;
+module_param(quiet, uint, 0444);
+MODULE_PARM_DESC(quiet,
+		 "seconds of surplus before a pool that has grown shrinks again (default: 5)");
+
 static char *devices;
 module_param(devices, charp, 0444);
 MODULE_PARM_DESC(devices, "what to confine: virtio, or DDDD:BB:DD.F[,DDDD:BB:DD.F...]");
@@ -64,6 +77,34 @@ int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf)
 	bdf->bus = bus;
 	bdf->devfn = PCI_DEVFN(device, function);
 	return 0;
+}
+
+static int parse_bytes(const char *name, const char *text, u64 *bytes)
+{
+	char *end;
+
+	*bytes = memparse(text, &end);
+	if (*bytes && !*end && IS_ALIGNED(*bytes, SLUICE_CHUNK_BYTES))
+		return 0;
+	pr_err("%s=%s is no multiple of 2 MiB: write it as in %s=16M\n", name, text, name);
+	return -EINVAL;
+}
+
+/* The smallest quiet time is one second, the longest an hour: all fits into jiffies. */
+static int parse_limits(struct sluice_bar_limits *limits)
+{
+	int err = 0;
+
+	if (size)
+		err = parse_bytes("size", size, &limits->size);
+	if (!err && pool_max)
+		err = parse_bytes("pool_max", pool_max, &limits->max);
+	if (!err && (quiet < 1 || quiet > 3600)) {
+		pr_err("quiet=%u is not between 1 and 3600 seconds\n", quiet);
+		err = -EINVAL;
+	}
+	limits->quiet = quiet;
+	return err;
 }
 
 static int check_device(const struct sluice_bdf *bdf)
@@ -145,19 +186,25 @@ static int check_params(void)
 
 static int __init sluice_init(void)
 {
+	struct sluice_bar_limits limits = {};
 	int err;
 
 	err = check_params();
 	if (err)
 		return err;
-	err = sluice_bar_open(&the_bar, pool);
+	err = parse_limits(&limits);
+	if (err)
+		return err;
+	err = sluice_bar_open(&the_bar, pool, &limits);
 	if (err)
 		return err;
 	err = parse_devices(&the_selection);
 	if (err)
 		goto close;
 	sluice_debugfs_start(&the_bar);
-	pr_info("pool %s: %llu KiB at %pa\n", the_bar.name, the_bar.size >> 10, &the_bar.phys);
+	pr_info("pool %s: %llu KiB of %llu at %pa\n", the_bar.name,
+		(u64)the_bar.nr_start << (SLUICE_CHUNK_SHIFT - 10), the_bar.size >> 10,
+		&the_bar.phys);
 	the_selection.guard = guard;
 	err = sluice_devices_start(&the_bar, &the_selection);
 	if (err) {

@@ -67,10 +67,21 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 	switch (err) {
 	case -ENOSPC:
 		sluice_pool_get_stats(&sd->bar->pool, &stats);
+		if (stats.bytes < sd->bar->size) {
+			dev_warn(
+				dev,
+				"sluice: pool %s, %llu of %llu KiB so far, has no room yet for %zu "
+				"bytes: it grows; load the module with a larger size= if this "
+				"comes "
+				"often\n",
+				sd->bar->name, stats.bytes >> 10, sd->bar->size >> 10, size);
+			break;
+		}
 		dev_warn(dev,
 			 "sluice: pool %s is full: no room for %zu bytes, %llu of %llu KiB in use, "
-			 "longest free piece %llu KiB; give it a larger BAR, or its devices fewer "
-			 "or shallower queues or shorter requests (max_sectors_kb of a disk)\n",
+			 "longest free piece %llu KiB; give it a larger BAR (or pool_max=), or its "
+			 "devices fewer or shallower queues or shorter requests (max_sectors_kb of "
+			 "a disk)\n",
 			 sd->bar->name, size, stats.used >> 10, stats.bytes >> 10,
 			 stats.largest >> 10);
 		break;
@@ -343,44 +354,50 @@ static void sluice_sync_sg_for_device(struct device *dev, struct scatterlist *sg
 		sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, true);
 }
 
-static void *alloc_coherent(struct sluice_device *sd, size_t size, dma_addr_t *addr, bool quiet)
+static int alloc_coherent(struct sluice_device *sd, size_t size, dma_addr_t *addr, void **cpu)
 {
 	u64 dma;
-	void *cpu;
 	int err;
 
-	err = -ERANGE;
 	if (!reaches(sd, sd->pdev->dev.coherent_dma_mask))
-		goto out;
-	err = -ENODEV;
+		return -ERANGE;
 	if (!sluice_device_hold(sd))
-		goto out;
-	err = sluice_dma_alloc(&sd->dma, size, &dma, &cpu);
-	if (err) {
+		return -ENODEV;
+	err = sluice_dma_alloc(&sd->dma, size, &dma, cpu);
+	if (err)
 		sluice_device_release(sd);
-		goto out;
-	}
-	*addr = dma;
-	return cpu;
-out:
-	complain(sd, err, 0, size, DMA_BIDIRECTIONAL, quiet);
-	return NULL;
+	else
+		*addr = dma;
+	return err;
 }
 
-/* The core zeroes it and aligns it by its size. It never sleeps, whatever gfp allows. */
+/*
+ * The core zeroes it and aligns it by its size. Where gfp lets it sleep, a pool without room is made
+ * larger for it. Not under RCU then: as in sluice_mmap(), the driver is bound.
+ */
 static void *sluice_alloc(struct device *dev, size_t size, dma_addr_t *addr, gfp_t gfp,
 			  unsigned long attrs)
 {
 	bool quiet = (gfp & __GFP_NOWARN) || (attrs & DMA_ATTR_NO_WARN);
 	struct sluice_device *sd;
-	void *cpu = NULL;
+	void *cpu;
+	int err;
 
 	rcu_read_lock();
 	sd = sluice_device_find(dev);
-	if (sd)
-		cpu = alloc_coherent(sd, size, addr, quiet);
 	rcu_read_unlock();
-	return cpu;
+	if (!sd)
+		return NULL;
+	err = alloc_coherent(sd, size, addr, &cpu);
+	/* One more chunk, as what is free at present may not be beside the new ones. */
+	if ((err == -ENOSPC || err == -E2BIG) && size <= sd->bar->size &&
+	    gfpflags_allow_blocking(gfp) &&
+	    sluice_grow_by(sd->bar, DIV_ROUND_UP(size, SLUICE_CHUNK_BYTES) + 1, gfp & GFP_KERNEL))
+		err = alloc_coherent(sd, size, addr, &cpu);
+	if (!err)
+		return cpu;
+	complain(sd, err, 0, size, DMA_BIDIRECTIONAL, quiet);
+	return NULL;
 }
 
 static void sluice_free(struct device *dev, size_t size, void *cpu, dma_addr_t addr,
@@ -430,11 +447,14 @@ static int mmap_coherent(struct sluice_device *sd, struct vm_area_struct *vma, v
 	unsigned long pages = PAGE_ALIGN(size) >> PAGE_SHIFT;
 	struct sluice_slot slot;
 	phys_addr_t phys;
+	int err;
 
 	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
 		return -ENXIO;
-	if (sluice_pool_find(&sd->bar->pool, addr, &slot) || slot.cpu != cpu || slot.dev != addr ||
-	    slot.size < (u64)pages << PAGE_SHIFT)
+	rcu_read_lock(); /* for an address that is no live slot's: grow.c */
+	err = sluice_pool_find(&sd->bar->pool, addr, &slot);
+	rcu_read_unlock();
+	if (err || slot.cpu != cpu || slot.dev != addr || slot.size < (u64)pages << PAGE_SHIFT)
 		return -ENXIO;
 	phys = sd->bar->phys + (addr - sd->bar->region.dev);
 	return remap_pfn_range(vma, vma->vm_start, PHYS_PFN(phys) + vma->vm_pgoff,

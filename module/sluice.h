@@ -7,6 +7,7 @@
  *	main.c	   parameters, the order of coming and going
  *	bar.c	   the pool: memory of a PCI BAR, cut into the core's chunks
  *	device.c   which devices are confined, from when to when
+ *	grow.c	   chunks come and go
  *	ops.c	   struct dma_map_ops, between the DMA API and the core
  *	debugfs.c  what can be read about it
  *	trace.h	   tracepoints
@@ -21,8 +22,10 @@
 #define SLUICE_MODULE_H
 
 #include <linux/dma-map-ops.h>
+#include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/rcupdate.h>
+#include <linux/workqueue.h>
 
 #include <sluice/dma.h>
 #include <sluice/pool.h>
@@ -37,7 +40,7 @@ struct sluice_bar {
 	char name[32]; /* as the parameter pool= has it */
 	phys_addr_t phys;
 	void *cpu;
-	u64 size;
+	u64 size;  /* of the pool when it has all its chunks */
 	bool gone; /* the device has been unplugged: nothing may be mapped any more */
 	struct sluice_region region;
 	struct sluice_pool pool;
@@ -45,6 +48,26 @@ struct sluice_bar {
 	u32 nr_chunks;
 	struct sluice_cache **caches; /* one for each CPU */
 	u32 nr_caches;
+
+	/* grow.c */
+	u32 nr_start;		     /* chunks that it always has */
+	u32 nr_present;		     /* chunks that it has */
+	unsigned long quiet;	     /* jiffies of surplus before it shrinks */
+	struct mutex resize_lock;    /* of those who add and remove chunks */
+	unsigned long surplus_since; /* jiffies */
+	unsigned long trimmed;	     /* jiffies */
+	bool short_of_memory;
+	u64 grown, shrunk; /* chunks */
+	u64 grow_failed;   /* times */
+	struct workqueue_struct *workqueue;
+	struct delayed_work balance;
+};
+
+/* How large the pool is to be: the parameters size, pool_max and quiet. */
+struct sluice_bar_limits {
+	u64 size;	    /* bytes to start with */
+	u64 max;	    /* bytes at most; 0: all of the BAR */
+	unsigned int quiet; /* seconds */
 };
 
 /* One PCI function, and through sluice_dma what is mapped for it. */
@@ -80,9 +103,18 @@ struct sluice_selection {
 int sluice_bdf_parse(const char **at, struct sluice_bdf *bdf);
 
 /* bar.c */
-int sluice_bar_open(struct sluice_bar *bar, const char *spec);
+int sluice_bar_open(struct sluice_bar *bar, const char *spec,
+		    const struct sluice_bar_limits *limits);
 void sluice_bar_lost(struct sluice_bar *bar);
 void sluice_bar_close(struct sluice_bar *bar);
+
+/* grow.c */
+int sluice_grow_prepare(struct sluice_bar *bar, struct sluice_pool_config *config);
+void sluice_grow_start(struct sluice_bar *bar);
+int sluice_grow_add(struct sluice_bar *bar, gfp_t gfp);
+u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp);
+void sluice_grow_lost(struct sluice_bar *bar);
+void sluice_grow_stop(struct sluice_bar *bar);
 
 /* device.c */
 int sluice_devices_start(struct sluice_bar *bar, const struct sluice_selection *selection);

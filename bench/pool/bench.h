@@ -26,6 +26,9 @@ struct candidate {
 
 extern const struct candidate cand_sluice, cand_scan, cand_classes, cand_malloc;
 
+/* Linux's own, if its source was there (bench/pool.sh); otherwise its address is NULL. */
+extern const struct candidate cand_swiotlb __attribute__((weak));
+
 /* xorshift64*; lengths as the cc-swiotlb series of 2023 reports them, capped at 256 KiB. */
 uint64_t next_random(uint64_t *state);
 uint32_t next_length(uint64_t *state);

@@ -14,8 +14,12 @@
  *		(a map that fails is followed by another unmap and is not retried)
  *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
  *		which maps fail
+ *   small	bytes of the pool that a short mapping takes
  *
- * Rounds of all candidates are interleaved; the figures are medians with minimum and maximum.
+ * Rounds of all candidates are interleaved; the figures are medians with minimum and maximum. In the
+ * CSV, rows of fill have the 50th, 99th and 99.9th percentile in those columns, and rows of failed,
+ * which belong to them, the share of the maps that failed, the same of those over 16 KiB, and the
+ * time of one.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -129,10 +133,14 @@ static void sluice_unmap(uint64_t addr, size_t len, unsigned int thread)
 const struct candidate cand_sluice = {"sluice",	    true,	sluice_open,
 				      sluice_close, sluice_map, sluice_unmap};
 
-static const struct candidate *candidates[] = {&cand_sluice, &cand_scan, &cand_classes,
-					       &cand_malloc};
-static size_t n_candidates = sizeof(candidates) / sizeof(candidates[0]);
-#define CANDIDATES 4
+#define CANDIDATES 5
+static const struct candidate *candidates[CANDIDATES];
+static size_t n_candidates;
+
+static void add_candidate(const struct candidate *c)
+{
+	candidates[n_candidates++] = c;
+}
 
 static FILE *csv;
 
@@ -315,18 +323,30 @@ static void set_fill(struct set *set, const struct candidate *c, double share, s
 }
 
 #define BUCKETS 4096
-static uint32_t histogram[BUCKETS + 1]; /* in steps of one tick group */
+#define FINE	10.0   /* ns in each of the first half */
+#define COARSE	1000.0 /* and of the second */
+static uint32_t histogram[2 * BUCKETS];
 
-static double percentile(double share, uint64_t total, double step)
+static uint32_t bucket_of(double ns)
+{
+	uint32_t b;
+
+	if (ns < BUCKETS * FINE)
+		return (uint32_t)(ns / FINE);
+	b = BUCKETS + (uint32_t)((ns - BUCKETS * FINE) / COARSE);
+	return b < 2 * BUCKETS ? b : 2 * BUCKETS - 1;
+}
+
+static double percentile(double share, uint64_t total)
 {
 	uint64_t seen = 0;
 
-	for (uint32_t b = 0; b <= BUCKETS; b++) {
+	for (uint32_t b = 0; b < 2 * BUCKETS; b++) {
 		seen += histogram[b];
 		if ((double)seen >= share * (double)total)
-			return b * step;
+			return b < BUCKETS ? b * FINE : BUCKETS * FINE + (b - BUCKETS) * COARSE;
 	}
-	return BUCKETS * step;
+	return BUCKETS * (FINE + COARSE);
 }
 
 static void fill_one(const struct candidate *c, size_t pool, double share)
@@ -364,7 +384,7 @@ static void fill_one(const struct candidate *c, size_t pool, double share)
 		ns = (double)t * tick_ns();
 		large += len > 16384;
 		if (ok) {
-			histogram[ns < BUCKETS * 10 ? (uint32_t)(ns / 10) : BUCKETS]++;
+			histogram[bucket_of(ns)]++;
 		} else {
 			failed++;
 			large_failed += len > 16384;
@@ -379,15 +399,19 @@ static void fill_one(const struct candidate *c, size_t pool, double share)
 	printf("  %-14s %-12s p50 %6.0f  p99 %7.0f  p99.9 %8.0f  failed %5.2f %%, over 16 KiB "
 	       "%6.2f "
 	       "%%, a failing map %8.0f\n",
-	       row, c->name, percentile(0.5, steps - failed, 10),
-	       percentile(0.99, steps - failed, 10), percentile(0.999, steps - failed, 10),
-	       100.0 * (double)failed / steps,
+	       row, c->name, percentile(0.5, steps - failed), percentile(0.99, steps - failed),
+	       percentile(0.999, steps - failed), 100.0 * (double)failed / steps,
 	       large ? 100.0 * (double)large_failed / (double)large : 0,
 	       failed ? (double)fail_ticks * tick_ns() / (double)failed : 0);
 	if (csv)
 		fprintf(csv, "fill,%s,%s,%.0f,%.0f,%.0f\n", row, c->name,
-			percentile(0.5, steps - failed, 10), percentile(0.99, steps - failed, 10),
-			percentile(0.999, steps - failed, 10));
+			percentile(0.5, steps - failed), percentile(0.99, steps - failed),
+			percentile(0.999, steps - failed));
+	if (csv)
+		fprintf(csv, "failed,%s,%s,%.2f,%.2f,%.0f\n", row, c->name,
+			100.0 * (double)failed / steps,
+			large ? 100.0 * (double)large_failed / (double)large : 0,
+			failed ? (double)fail_ticks * tick_ns() / (double)failed : 0);
 	set_clear(&set, c);
 	c->close();
 	free(set.item);
@@ -448,6 +472,26 @@ static void dense(void)
 	}
 }
 
+/* What a small mapping takes. */
+static void small(void)
+{
+	printf("\nbytes of the pool that a mapping of 256 bytes takes\n");
+	for (size_t k = 0; k < n_candidates; k++) {
+		const struct candidate *c = candidates[k];
+		uint32_t taken;
+		uint64_t addr;
+
+		if (!c->bounded || !c->open(64 * MiB, 1))
+			continue;
+		addr = c->map(256, 0, &taken);
+		if (addr) {
+			printf("  %-12s %u\n", c->name, taken);
+			c->unmap(addr, 256, 0);
+		}
+		c->close();
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static struct candidate preloaded;
@@ -465,18 +509,26 @@ int main(int argc, char **argv)
 		case 'm':
 			preloaded = cand_malloc;
 			preloaded.name = optarg;
-			candidates[0] = &preloaded;
-			n_candidates = 1;
 			break;
 		default:
 			fprintf(stderr, "usage: pool [-c CSV] [-m NAME]\n");
 			return 1;
 		}
 	}
-	pairs();
-	if (n_candidates > 1) {
+	if (preloaded.name) {
+		add_candidate(&preloaded);
+		pairs();
+	} else {
+		add_candidate(&cand_sluice);
+		if (&cand_swiotlb)
+			add_candidate(&cand_swiotlb);
+		add_candidate(&cand_scan);
+		add_candidate(&cand_classes);
+		add_candidate(&cand_malloc);
+		pairs();
 		fill();
 		dense();
+		small();
 	}
 	if (csv)
 		fclose(csv);

@@ -8,12 +8,12 @@
 # few milliseconds. Recommended packages are left out: they would triple the download.
 
 PKG_BUILD="gcc libc6-dev make git libseccomp-dev libcap-ng-dev"
-PKG_CHECK="clang clang-format shellcheck libcmocka-dev"
+PKG_CHECK="clang clang-format shellcheck libcmocka-dev spin"
 PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
 	xz-utils kmod"
 PKG_VM_TEST="strace"
-PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0"
+PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0 dpkg xz-utils"
 
 # The distribution's name decides before anything else: the packages are Debian's by name.
 packages_supported() {
