@@ -245,12 +245,12 @@ static inline int map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum 
 	return refuse(dma);
 }
 
-/* The pool had no room: the whole reserve, if the device has one, for this one mapping. */
+/* The pool had no room: but perhaps the reserve has, if the device has one. */
 __attribute__((noinline)) static int map_in_reserve(struct sluice_dma *dma, uint64_t orig,
 						    uint64_t len, enum sluice_dir dir,
 						    uint64_t *addr)
 {
-	uint32_t claimed = sluice_dma_reserve_begin(dma, len);
+	uint32_t claimed = sluice_reserve_join(dma, len);
 	int ret;
 
 	if (!claimed)

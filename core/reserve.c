@@ -9,13 +9,20 @@
  * device may have a run set aside that nobody else can take from: when its request finds no room, or
  * is not let in because it is another's turn, it is met from there.
  *
- * The whole reserve serves one request at a time: one mapping, or one list with all its elements.
- * Whoever finds it whole claims it, takes slot after slot from its start, and lets go of it; when
- * that is done and all of these slots have been given back, it is whole again. So a request that it
- * is long enough for never finds it half taken by another that cannot go on either, and there is no
- * fragmentation. A second request meanwhile waits, as it would without a reserve. When a long one
- * has been refused, shorter ones are refused too until it comes again (RESERVE_PATIENCE times at
- * most), so that a device's own short requests do not keep its longest one out.
+ * The reserve is whole, or it is being used. Whoever finds it whole claims it and takes slot after slot
+ * from its start; when he has let go of it and all of its slots have been given back, it is whole
+ * again. So there is no fragmentation, and no request finds it half taken by another that cannot go on
+ * either:
+ *
+ * - A list claims it for itself. Nobody else gets what the list leaves.
+ * - Most drivers map the parts of a request one by one, and no call says what belongs together
+ *   (virtio's do: header, data, status, descriptor table). These are made one after the other on one
+ *   CPU. So a mapping that is no list's claims it for its CPU: later ones of the same CPU get what is
+ *   left, those of other CPUs nothing.
+ *
+ * All others wait, as they would without a reserve. When a list has been refused, requests that are
+ * shorter are refused too until it comes again (RESERVE_PATIENCE times at most), so that a device's
+ * own short requests do not keep its longest list out.
  *
  * Metadata. The reserve is an allocated run for the rest of the pool. Inside it lies a row of pieces
  * without a gap, each with a head of its own as any run has: KIND_RUN with the class RUN_TAKEN for a
@@ -23,7 +30,7 @@
  * address to a slot is that of all runs. In its first granule, the fields that a free run or a slab
  * would use tell of the reserve:
  *
- *	next	    slots that are taken, and 1 while somebody has claimed it
+ *	next	    slots that are taken, and 1 for each who has claimed it and not let go
  *	free_slots  its length in granules, and RESERVE_CLOSED
  *
  * and in the first granule of each slot:
@@ -178,22 +185,22 @@ int sluice_dma_reserve(struct sluice_dma *dma, uint64_t bytes)
 	return 0;
 }
 
-/* Is it this request's? If not, remember that it was refused. */
-static bool may_claim(struct sluice_dma *dma, uint64_t bytes)
+/* Claim the reserve, which has to be whole, and not kept for something longer. */
+static bool claim_whole(struct sluice_dma *dma, uint64_t bytes, uint32_t owner)
 {
-	const struct sluice_granule *reserve = granule_of(dma->pool, dma->reserve.first - 1);
+	struct sluice_granule *reserve = granule_of(dma->pool, dma->reserve.first - 1);
 
-	if (bytes > dma->reserve.bytes)
+	if (reserve->next || bytes > dma->reserve.bytes)
 		return false;
-	if (!reserve->next && bytes >= dma->reserve.wants)
-		return true;
-	if (!reserve->next && dma->reserve.patience-- == 0)
-		return true;
-	if (bytes >= dma->reserve.wants) {
-		dma->reserve.wants = bytes;
-		dma->reserve.patience = RESERVE_PATIENCE;
+	if (bytes < dma->reserve.wants && dma->reserve.patience) {
+		dma->reserve.patience--;
+		return false;
 	}
-	return false;
+	reserve->next = 1;
+	dma->reserve.wants = 0;
+	dma->reserve.used = 0;
+	dma->reserve.owner = owner;
+	return true;
 }
 
 uint32_t sluice_dma_reserve_begin(struct sluice_dma *dma, uint64_t bytes)
@@ -206,11 +213,36 @@ uint32_t sluice_dma_reserve_begin(struct sluice_dma *dma, uint64_t bytes)
 	if (!sluice_load_u32(&dma->reserve.first))
 		return 0;
 	flags = sluice_lock(&pool->lock);
-	if (dma->reserve.first && may_claim(dma, bytes)) {
+	if (dma->reserve.first && claim_whole(dma, bytes, 0)) {
 		first = dma->reserve.first;
-		granule_of(pool, first - 1)->next = 1;
-		dma->reserve.used = 0;
-		dma->reserve.wants = 0;
+	} else if (dma->reserve.first && bytes <= dma->reserve.bytes &&
+		   bytes >= dma->reserve.wants) {
+		dma->reserve.wants = bytes;
+		dma->reserve.patience = RESERVE_PATIENCE;
+	}
+	sluice_unlock(&pool->lock, flags);
+	return first;
+}
+
+uint32_t sluice_reserve_join(struct sluice_dma *dma, uint64_t bytes)
+{
+	struct sluice_pool *pool = dma->pool;
+	uint32_t first = 0, owner = sluice_cpu() + 1;
+	unsigned long flags;
+
+	if (!sluice_load_u32(&dma->reserve.first))
+		return 0;
+	flags = sluice_lock(&pool->lock);
+	if (dma->reserve.first && claim_whole(dma, bytes, owner)) {
+		first = dma->reserve.first;
+	} else if (dma->reserve.first && dma->reserve.owner == owner) {
+		struct sluice_granule *reserve = granule_of(pool, dma->reserve.first - 1);
+
+		/* Whole, and kept for a list: then it is nobody's. */
+		if (reserve->next) {
+			first = dma->reserve.first;
+			reserve->next++;
+		}
 	}
 	sluice_unlock(&pool->lock, flags);
 	return first;

@@ -18,6 +18,12 @@
 int sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache, uint32_t claim,
 			uint64_t size, uint32_t align, struct sluice_slot *slot);
 
+/*
+ * Claim the reserve for one mapping that found no room, with what this CPU has in it already. As
+ * sluice_dma_reserve_begin(), and to be ended in the same way.
+ */
+uint32_t sluice_reserve_join(struct sluice_dma *dma, uint64_t bytes);
+
 /* Give a device's reserve back, now or with the last slot that is taken of it. Under the pool's lock. */
 void sluice_reserve_close(struct sluice_dma *dma);
 

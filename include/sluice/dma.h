@@ -47,11 +47,12 @@
  * Reserve (G5)
  *   sluice_dma_reserve() sets a part of the pool aside for one device. When a mapping or a list of
  *   this device finds no room, or it is another's turn, it is met from there if the reserve is whole.
- *   It then is that one request's: the next one that finds no room waits until all that was mapped
- *   there has been unmapped. So, whatever other devices keep for ever, this device can go on with
- *   one request at a time up to the length of its reserve. What it keeps itself, nobody can help:
- *   a request of its own that never ends may keep its reserve for ever. Coherent memory is not
- *   taken from there. For who has none, and as long as there is room, it costs nothing.
+ *   It then is that list's alone, or that of the mappings which this CPU makes one by one, and the
+ *   next request waits until all that was mapped there has been unmapped. So, whatever other devices
+ *   keep for ever, this device goes on with one request at a time up to the length of its reserve.
+ *   What it keeps itself, nobody can help: a mapping of its own that never ends (receive buffers)
+ *   may keep its reserve for ever. Coherent memory is not taken from there. As long as there is room
+ *   in the pool, a reserve costs nothing but its bytes.
  */
 #ifndef SLUICE_DMA_H
 #define SLUICE_DMA_H
@@ -134,8 +135,9 @@ struct sluice_dma {
 	struct {
 		uint32_t first;	   /* its first granule + 1; 0: there is none */
 		uint32_t used;	   /* granules that the present claim has used up */
+		uint32_t owner;	   /* the CPU + 1 whose mappings share the claim; 0: a list */
 		uint32_t patience; /* how often what is shorter than wants is still refused */
-		uint64_t wants;	   /* the longest request that was refused since the last was met */
+		uint64_t wants;	   /* the longest list that was refused since one was met */
 		uint64_t bytes;
 		uint64_t maps;
 	} reserve; /* the pool's: see core/reserve.c */
@@ -308,8 +310,8 @@ SLUICE_API int sluice_dma_list_map(struct sluice_dma *dma, uint64_t orig, uint64
  * @dma:   the device
  * @bytes: of all its elements
  *
- * Return: the claim; 0 if the device has no reserve or a shorter one, or somebody else's mappings of
- * the same device are in it, or it is kept whole for a longer request that came before.
+ * Return: the claim; 0 if the device has no reserve or a shorter one, or something else of
+ * the same device is in it, or it is kept whole for a longer request that came before.
  * Context: any, hard interrupts too. Takes the pool's lock for a constant number of steps.
  */
 SLUICE_API uint32_t sluice_dma_reserve_begin(struct sluice_dma *dma, uint64_t bytes);
