@@ -246,9 +246,9 @@ static inline int map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum 
 }
 
 /* The pool had no room: but perhaps the reserve has, if the device has one. */
-__attribute__((noinline)) static int map_in_reserve(struct sluice_dma *dma, uint64_t orig,
-						    uint64_t len, enum sluice_dir dir,
-						    uint64_t *addr)
+__attribute__((__noinline__)) static int map_in_reserve(struct sluice_dma *dma, uint64_t orig,
+							uint64_t len, enum sluice_dir dir,
+							uint64_t *addr)
 {
 	uint32_t claimed = sluice_reserve_join(dma, len);
 	int ret;
