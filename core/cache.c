@@ -74,6 +74,11 @@ static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first;
 	struct head_seen seen;
 
+	/* Nobody else can have it. */
+	if (kind == KIND_RESERVED) {
+		sluice_reserve_release(pool, g);
+		return;
+	}
 	pool->silence = 0;
 	if (kind >= SLUICE_POOL_CLASSES) {
 		sluice_runs_release(pool, g);
@@ -184,10 +189,9 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		g = link - 1;
 	}
 	if (found) {
-		uint64_t used;
+		uint64_t used = sluice_pool_in_runs(pool);
 
 		sluice_pool_check_low(pool);
-		used = pool->stats.bytes - (pool->free_granules << SLUICE_GRANULE_SHIFT);
 		if (used > pool->stats.used_max)
 			pool->stats.used_max = used;
 	}

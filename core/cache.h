@@ -62,6 +62,14 @@ static inline void cache_unlock(struct sluice_cache *cache, unsigned long flags)
 	sluice_unlock(&cache->lock, flags);
 }
 
+/* The slot is the caller's. With the lock. */
+static inline void cache_taken(struct sluice_cache *cache, const struct sluice_slot *slot)
+{
+	sluice_store_u32(&slot->record->tag, 0);
+	cache->allocs++;
+	cache->bytes_taken += slot->size;
+}
+
 /* As sluice_pool_alloc(); size and align have been checked. With the cache's lock. */
 static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t size,
 			     uint32_t align, struct sluice_slot *slot)
@@ -95,9 +103,7 @@ static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cach
 		}
 	}
 	(void)slot_at(pool, unit, kind, bytes, slot);
-	sluice_store_u32(&slot->record->tag, 0);
-	cache->allocs++;
-	cache->bytes_taken += bytes;
+	cache_taken(cache, slot);
 	return 0;
 }
 

@@ -26,6 +26,7 @@
 
 #include "cache.h"
 #include "place.h"
+#include "reserve.h"
 #include "turn.h"
 
 #define STATE_LIVE     1u
@@ -171,14 +172,34 @@ static bool guard_check(const struct sluice_slot *slot, uint64_t from, uint64_t 
 	return whole;
 }
 
-static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
-		  uint32_t mask, uint64_t *addr)
+/* Make the slot an image of the buffer, and the mapping live. */
+static uint64_t lay_down(const struct sluice_dma *dma, const struct sluice_slot *slot,
+			 uint64_t orig, uint64_t len, enum sluice_dir dir, uint32_t off)
+{
+	sluice_copy((uint8_t *)slot->cpu + off, sluice_orig(orig), len);
+	if (dma->guard) {
+		guard_fill(slot, 0, off);
+		guard_fill(slot, off + len, slot->size);
+	}
+	sluice_store_u64(&slot->record->orig, orig);
+	sluice_store_u32(&slot->record->len, (uint32_t)len);
+	/* Release: whoever sees the mapping live sees its record. */
+	sluice_store_release_u32(&slot->record->tag, tag_make(dma, STATE_LIVE, (uint32_t)dir, off));
+	return slot->dev + off;
+}
+
+/*
+ * Map through a slot of the pool or, with a claim on the device's reserve, through one of that: which
+ * is nobody else's turn, and nothing to wait for.
+ */
+static inline int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+			 uint32_t mask, uint32_t claimed, uint64_t *addr)
 {
 	uint32_t index, off = (uint32_t)(orig & mask);
 	uint64_t size = off + len + (dma->guard ? GUARD : 0);
 	uint32_t align = segment_align(dma, off, len);
 	struct sluice_cache *cache;
-	bool anyone;
+	bool anyone = false;
 	struct sluice_slot slot;
 	unsigned long flags;
 	int ret;
@@ -187,29 +208,25 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 		return refuse(dma);
 	if (align < mask + 1)
 		align = mask + 1;
-	anyone = turn_anyone(dma->pool);
-	if (anyone && !sluice_turn_may_map(dma, len))
-		return turn_away(dma);
+	if (!claimed) {
+		anyone = turn_anyone(dma->pool);
+		if (anyone && !sluice_turn_may_map(dma, len))
+			return turn_away(dma);
+	}
 	cache = cache_lock(dma->pool, &index, &flags);
-	ret = cache_take(dma->pool, cache, size, align, &slot);
+	if (claimed)
+		ret = sluice_reserve_take(dma, cache, claimed, size, align, &slot);
+	else
+		ret = cache_take(dma->pool, cache, size, align, &slot);
 	count_take(&dma->stats[index], ret, len);
 	cache_unlock(cache, flags);
-	if (ret == -ENOSPC)
+	if (!claimed && ret == -ENOSPC)
 		sluice_turn_wait(dma, len);
 	else if (anyone && ret == 0)
 		sluice_turn_met(dma, len, 1);
 	if (ret)
 		return ret;
-	sluice_copy((uint8_t *)slot.cpu + off, sluice_orig(orig), len);
-	if (dma->guard) {
-		guard_fill(&slot, 0, off);
-		guard_fill(&slot, off + len, slot.size);
-	}
-	sluice_store_u64(&slot.record->orig, orig);
-	sluice_store_u32(&slot.record->len, (uint32_t)len);
-	/* Release: whoever sees the mapping live sees its record. */
-	sluice_store_release_u32(&slot.record->tag, tag_make(dma, STATE_LIVE, (uint32_t)dir, off));
-	*addr = slot.dev + off;
+	*addr = lay_down(dma, &slot, orig, len, dir, off);
 	return 0;
 }
 
@@ -222,11 +239,12 @@ int sluice_dma_refuse(struct sluice_dma *dma)
 int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		      uint32_t mask, uint64_t *addr)
 {
-	return bounce(dma, orig, len, dir, mask, addr);
+	return bounce(dma, orig, len, dir, mask, 0, addr);
 }
 
-int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
-		   uint64_t *addr)
+/* By the pool or, if that is what the caller has claimed, by the reserve. */
+static inline int map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		      uint32_t claimed, uint64_t *addr)
 {
 	uint32_t mask = sluice_load_u32(&dma->min_align_mask);
 
@@ -235,7 +253,40 @@ int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slu
 		return refuse(dma);
 	if (dma->place)
 		return sluice_place_map(dma, orig, len, dir, mask, addr);
-	return bounce(dma, orig, len, dir, mask, addr);
+	return bounce(dma, orig, len, dir, mask, claimed, addr);
+}
+
+/* The pool had no room: but perhaps the reserve has, if the device has one. */
+__attribute__((__noinline__)) static int map_in_reserve(struct sluice_dma *dma, uint64_t orig,
+							uint64_t len, enum sluice_dir dir,
+							uint64_t *addr)
+{
+	uint32_t claimed = sluice_reserve_join(dma, len);
+	int ret;
+
+	if (!claimed)
+		return -ENOSPC;
+	ret = map(dma, orig, len, dir, claimed, addr);
+	sluice_dma_reserve_end(dma, claimed);
+	if (ret == 0)
+		sluice_dma_list_done(dma, len, 0);
+	return ret;
+}
+
+int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		   uint64_t *addr)
+{
+	int ret = map(dma, orig, len, dir, 0, addr);
+
+	return ret == -ENOSPC ? map_in_reserve(dma, orig, len, dir, addr) : ret;
+}
+
+int sluice_dma_list_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+			uint32_t claimed, uint64_t *addr)
+{
+	if (claimed)
+		return map(dma, orig, len, dir, claimed, addr);
+	return map(dma, orig, len, dir, 0, addr);
 }
 
 /*
@@ -378,29 +429,41 @@ int sluice_dma_sync_for_device(struct sluice_dma *dma, uint64_t addr, uint64_t l
 	return sync(dma, addr, len, dir, SLUICE_FROM_DEVICE, true);
 }
 
+/* All elements or none. */
+static int map_elements(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+			enum sluice_dir dir, uint32_t claimed)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		int ret = sluice_dma_list_map(dma, sg[i].orig, sg[i].len, dir, claimed, &sg[i].dma);
+
+		if (ret) {
+			/* The device has never heard of these: there is nothing to copy back. */
+			(void)sluice_dma_unmap_sg(dma, sg, i, dir, SLUICE_SKIP_SYNC);
+			return ret;
+		}
+	}
+	return 0;
+}
+
 int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
 {
 	uint64_t bytes = 0;
-	uint32_t i;
+	uint32_t claimed;
 	int ret;
 
 	if (n == 0)
 		return refuse(dma);
-	for (i = 0; i < n; i++) {
-		ret = sluice_dma_map(dma, sg[i].orig, sg[i].len, dir, &sg[i].dma);
-		if (ret)
-			goto undo;
-		bytes += sg[i].len;
-	}
-	sluice_dma_list_done(dma, bytes, 0);
-	return 0;
-undo:
-	/* The device has never heard of these: there is nothing to copy back. */
-	if (i > 0)
-		(void)sluice_dma_unmap_sg(dma, sg, i, dir, SLUICE_SKIP_SYNC);
-	/* No element is longer than 4 GiB that was not refused, and of the rest no sum matters. */
-	for (; i < n; i++)
+	/* No element is longer than 4 GiB that is not refused, and of the rest no sum matters. */
+	for (uint32_t i = 0; i < n; i++)
 		bytes += sg[i].len <= UINT32_MAX ? sg[i].len : 0;
+	ret = map_elements(dma, sg, n, dir, 0);
+	if (ret == -ENOSPC) {
+		claimed = sluice_dma_reserve_begin(dma, bytes);
+		if (claimed) {
+			ret = map_elements(dma, sg, n, dir, claimed);
+			sluice_dma_reserve_end(dma, claimed);
+		}
+	}
 	sluice_dma_list_done(dma, bytes, ret);
 	return ret;
 }
@@ -539,6 +602,8 @@ void sluice_dma_get_stats(struct sluice_dma *dma, struct sluice_dma_stats *sum)
 	sum->waited = dma->turn.waits;
 	sum->turned_away = dma->turn.turned_away;
 	sum->lapsed = dma->turn.lapses;
+	sum->reserved = dma->reserve.bytes;
+	sum->reserve_maps = dma->reserve.maps;
 	sluice_unlock(&dma->pool->lock, flags);
 }
 

@@ -38,14 +38,19 @@
 #define KIND_FREE   1u
 #define KIND_RUN    2u
 #define KIND_SLAB   3u
+#define RUN_TAKEN   1u /* classes of KIND_RUN: a slot in a reserve */
+#define RUN_IDLE    2u /* and what is free there */
 #define KIND_SHIFT  30
 #define CLASS_SHIFT 24
+#define CLASS_MASK  0x3fu
 #define COUNT_MASK  0xffffffu
 
 /* What a cache keeps apart: the slab classes, and runs by their length up to 256 KiB. */
-#define CACHE_RUNS  64u
-#define CACHE_KINDS (SLUICE_POOL_CLASSES + CACHE_RUNS)
-#define NO_KIND	    CACHE_KINDS /* too long for a cache */
+#define CACHE_RUNS    64u
+#define CACHE_KINDS   (SLUICE_POOL_CLASSES + CACHE_RUNS)
+#define NO_KIND	      CACHE_KINDS	 /* too long for a cache */
+#define KIND_RESERVED (CACHE_KINDS + 1u) /* in a reserve */
+#define NO_SLOT	      (CACHE_KINDS + 2u)
 
 struct sluice_granule {
 	uint32_t head;
@@ -59,6 +64,7 @@ struct sluice_chunk {
 	uint32_t granules;     /* 512, or fewer in a short chunk */
 	uint32_t joined;       /* 1 if joined to the chunk before */
 	uint32_t free;	       /* granules in free runs */
+	uint32_t reserved;     /* granules in reserves */
 	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
 	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
 	uint32_t rank;	       /* of those that are there; by it the zones are made */
@@ -79,7 +85,7 @@ static inline uint32_t head_kind(uint32_t head)
 
 static inline uint32_t head_class(uint32_t head)
 {
-	return head >> CLASS_SHIFT & 0x3fu;
+	return head >> CLASS_SHIFT & CLASS_MASK;
 }
 
 static inline uint32_t head_count(uint32_t head)
@@ -108,6 +114,11 @@ static inline uint64_t granule_dev(const struct sluice_pool *pool, uint32_t g)
 	return pool->dev + ((uint64_t)g << SLUICE_GRANULE_SHIFT);
 }
 
+static inline uint64_t granule_unit(uint32_t g)
+{
+	return (uint64_t)g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
+}
+
 /*
  * runs.c: runs of granules. All under the pool's lock, all in a constant number of steps but for
  * the number of chunks that one run reaches across.
@@ -128,6 +139,31 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g);
 
 /* Take all granules of a chunk that are all free out of the free runs, as if there were no chunk. */
 void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c);
+
+/* How many granules from g on have to be skipped for the start of a run to be aligned. */
+static inline uint32_t runs_skip(const struct sluice_pool *pool, uint32_t g, uint32_t align)
+{
+	uint32_t at = (uint32_t)(granule_dev(pool, g) >> SLUICE_GRANULE_SHIFT);
+
+	return (0u - at) & (align - 1);
+}
+
+/* Say whether an allocated run starts at g. */
+static inline void runs_set_head(struct sluice_pool *pool, uint32_t g, bool on)
+{
+	uint64_t *word = &chunk_of(pool, g)->heads[g % GRANULES / 64];
+	uint64_t bit = UINT64_C(1) << g % 64;
+
+	sluice_store_u64(word, on ? *word | bit : *word & ~bit);
+}
+
+/* Note, in every chunk that the run reaches into, where it starts. */
+static inline void runs_set_lead(struct sluice_pool *pool, uint32_t g, uint32_t count,
+				 uint32_t lead)
+{
+	for (uint32_t c = (g >> CHUNK_INDEX) + 1; c <= (g + count - 1) >> CHUNK_INDEX; c++)
+		sluice_store_u32(&pool->chunks[c]->lead, lead);
+}
 
 /* Granules of a run in the highest non-empty bin, 0 if all is taken. */
 uint32_t sluice_runs_largest(const struct sluice_pool *pool);
@@ -268,9 +304,16 @@ static inline bool head_stands(const struct head_seen *head)
 	return sluice_load_u32(head->at) == head->said;
 }
 
-static inline uint64_t granule_unit(uint32_t g)
+/* The kind of slot that an allocated run is, NO_SLOT for what is free in a reserve. */
+static inline uint32_t run_kind(uint32_t head)
 {
-	return (uint64_t)g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
+	uint32_t count = head & (CLASS_MASK << CLASS_SHIFT | COUNT_MASK);
+
+	if (count <= CACHE_RUNS) /* and of class 0 */
+		return SLUICE_POOL_CLASSES + count - 1;
+	if (head_class(head) == 0)
+		return NO_KIND;
+	return head_class(head) == RUN_TAKEN ? KIND_RESERVED : NO_SLOT;
 }
 
 /* As sluice_pool_find(); also what the slot's run has been seen to be. */
@@ -302,15 +345,24 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 		return -ENOENT;
 	}
 	count = head_count(head);
-	if (slot_at(pool, granule_unit(first),
-		    count <= CACHE_RUNS ? SLUICE_POOL_CLASSES + count - 1 : NO_KIND,
+	if (slot_at(pool, granule_unit(first), run_kind(head),
 		    (uint64_t)count << SLUICE_GRANULE_SHIFT, slot))
-		return 0;
+		return slot->kind == NO_SLOT ? -ENOENT : 0;
 	return -ENOENT;
 }
 
 /* As sluice_pool_want(), under the lock. */
 int32_t sluice_pool_wanted(const struct sluice_pool *pool);
+
+/* What is taken of the pool: slots, what caches keep, and free slots of slabs. Locked. */
+static inline uint64_t sluice_pool_in_runs(const struct sluice_pool *pool)
+{
+	return pool->stats.bytes - ((pool->free_granules + pool->reserved - pool->reserved_taken)
+				    << SLUICE_GRANULE_SHIFT);
+}
+
+/* What follows from the size of the pool and of its reserves. A look at each chunk. Locked. */
+void sluice_pool_resized(struct sluice_pool *pool);
 
 /* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);
@@ -321,6 +373,9 @@ static inline uint32_t kind_bytes(uint32_t kind)
 		       ? sluice_slab_shapes[kind].bytes
 		       : (kind - SLUICE_POOL_CLASSES + 1) << SLUICE_GRANULE_SHIFT;
 }
+
+/* reserve.c: a slot of a reserve that starts at g is given back. Under the lock. */
+void sluice_reserve_release(struct sluice_pool *pool, uint32_t g);
 
 /* cache.c; the rest of its interface is cache.h. */
 void sluice_cache_init(struct sluice_cache *cache);

@@ -80,7 +80,7 @@ static uint32_t take_rank(struct sluice_pool *pool, uint32_t c)
 	return c;
 }
 
-/* The longest stretch of joined chunks, in granules. */
+/* The longest stretch of joined chunks, in granules, without what is reserved there. */
 static uint32_t longest_span(const struct sluice_pool *pool)
 {
 	uint32_t longest = 0;
@@ -93,7 +93,7 @@ static uint32_t longest_span(const struct sluice_pool *pool)
 		if (chunk->joined)
 			continue;
 		do {
-			span += chunk->granules;
+			span += chunk->granules - chunk->reserved;
 			c++;
 			chunk = c < pool->max_chunks ? pool->chunks[c] : NULL;
 		} while (chunk && chunk->joined);
@@ -103,13 +103,17 @@ static uint32_t longest_span(const struct sluice_pool *pool)
 	return longest;
 }
 
-/* What follows from the pool's size. Under the lock. */
-static void resized(struct sluice_pool *pool, uint64_t bytes)
+static uint64_t unreserved(const struct sluice_pool *pool)
 {
-	pool->stats.bytes = bytes;
+	return (pool->stats.bytes >> SLUICE_GRANULE_SHIFT) - pool->reserved;
+}
+
+void sluice_pool_resized(struct sluice_pool *pool)
+{
+	uint64_t units = granule_unit(1) * unreserved(pool);
+
 	sluice_store_u32(&pool->span_max, longest_span(pool));
-	sluice_store_u32(&pool->cache_limit,
-			 (uint32_t)((bytes >> SLUICE_UNIT_SHIFT) / CACHE_SHARE / pool->n_caches));
+	sluice_store_u32(&pool->cache_limit, (uint32_t)(units / CACHE_SHARE / pool->n_caches));
 	sluice_pool_check_low(pool);
 }
 
@@ -154,7 +158,8 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 		after->joined = can_join(pool, meta, c + 1);
 	sluice_runs_insert(pool, (uint32_t)c << CHUNK_INDEX, meta->granules);
 	pool->n_chunks++;
-	resized(pool, pool->stats.bytes + size);
+	pool->stats.bytes += size;
+	sluice_pool_resized(pool);
 	sluice_unlock(&pool->lock, flags);
 	return 0;
 }
@@ -190,14 +195,15 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	if (c + 1 < pool->max_chunks && pool->chunks[c + 1])
 		pool->chunks[c + 1]->joined = 0;
 	pool->n_chunks--;
-	resized(pool, pool->stats.bytes - SLUICE_CHUNK_BYTES);
+	pool->stats.bytes -= SLUICE_CHUNK_BYTES;
+	sluice_pool_resized(pool);
 	sluice_unlock(&pool->lock, flags);
 	return 0;
 }
 
 int32_t sluice_pool_wanted(const struct sluice_pool *pool)
 {
-	uint64_t low = (pool->stats.bytes >> SLUICE_GRANULE_SHIFT) / 8, room;
+	uint64_t low = unreserved(pool) / 8, room;
 	int32_t want;
 
 	if (low < GRANULES)
@@ -225,8 +231,7 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
 
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
-	uint64_t granules = pool->stats.bytes >> SLUICE_GRANULE_SHIFT;
-	bool few = pool->free_granules < granules / (pool->low ? 4 : 8);
+	bool few = pool->free_granules < unreserved(pool) / (pool->low ? 4 : 8);
 
 	/* Twice the room to leave the state as to enter it, so that it does not flicker. */
 	sluice_store_u32(&pool->low, few || pool->turn_first);
@@ -305,6 +310,7 @@ void sluice_pool_get_stats(struct sluice_pool *pool, struct sluice_pool_stats *s
 	*stats = pool->stats;
 	stats->largest = (uint64_t)sluice_runs_largest(pool) << SLUICE_GRANULE_SHIFT;
 	stats->span = (uint64_t)pool->span_max << SLUICE_GRANULE_SHIFT;
+	stats->reserved = pool->reserved << SLUICE_GRANULE_SHIFT;
 	sluice_unlock(&pool->lock, flags);
 	stats->refused = sluice_load_u64(&pool->refused);
 	stats->waited = sluice_load_u64(&pool->waited);
