@@ -12,7 +12,7 @@
  * do map_resource() and dma_alloc_pages(), which none of the drivers surveyed calls.
  *
  * Why ftrace and not kprobes: a kprobe that is hit inside another one's handler, by an interrupt,
- * is skipped, which loses up to 3 % of an NVMe disk's unmaps. ftrace keeps the contexts apart.
+ * is skipped, which loses up to about 1 % of an NVMe disk's unmaps. ftrace keeps the contexts apart.
  *
  * A function's entry knows all but the device address, and that is the physical one as long as
  * nothing translates: a device behind an IOMMU or with ops of another layer is left out and said.

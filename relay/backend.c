@@ -74,13 +74,13 @@ static void leaves_at_once(struct relay *r)
 	}
 	if (++be->left_at_once < LEAVES_AT_ONCE)
 		return;
-	be->retry = RETRY_MOST;
+	be->retry = LEAVES_PAUSE;
 	if (be->left_at_once == LEAVES_AT_ONCE)
 		relay_log_peer("the backend has left %d times running as soon as it had come: see "
 			       "its own log. If that speaks of addresses, descriptors or buffers, "
 			       "the guest has put some outside the shared memory: is sluice.ko in "
 			       "charge of this device (or all of swiotlb in a shared file)? Trying "
-			       "again once a second",
+			       "again more slowly",
 			       be->left_at_once);
 }
 

@@ -30,7 +30,8 @@
 #define WAIT_CHANNEL   1000  /* to finish a request on the backend's own channel */
 #define RETRY_FIRST    50    /* between attempts to connect to a backend that has left: doubling */
 #define RETRY_MOST     1000
-#define LEAVES_AT_ONCE 5 /* times running that a backend may leave as soon as it has come */
+#define LEAVES_AT_ONCE 5   /* times running that a backend may leave as soon as it has come */
+#define LEAVES_PAUSE   200 /* milliseconds to the next attempt from then on */
 
 /* The front-end's side. */
 struct frontend {

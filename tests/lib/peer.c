@@ -363,6 +363,28 @@ pid_t peers_door(struct peers *rig)
 	return pid;
 }
 
+void peers_qsd_start(struct peers *rig)
+{
+	char blockdev[160], export[256], disk[80];
+
+	snprintf(disk, sizeof(disk), "%s/disk", rig->dir);
+	close(open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+	assert_int_equal(truncate(disk, 1 << 20), 0);
+	snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=d,filename=%s", disk);
+	snprintf(export, sizeof(export),
+		 "type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s",
+		 rig->back);
+	unlink(rig->back);
+	rig->backend = fork();
+	assert_true(rig->backend >= 0);
+	if (rig->backend == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execl(PEERS_QSD, PEERS_QSD, "--blockdev", blockdev, "--export", export,
+		      (char *)NULL);
+		_exit(127);
+	}
+}
+
 FILE *peers_proc(pid_t pid, const char *command, const char *what)
 {
 	char line[128];

@@ -94,6 +94,10 @@ struct peers {
 int peers_setup(void **state);
 int peers_teardown(void **state);
 
+/* The backend is a stock one from now on, with a disk of 1 MiB that stays over its restarts. */
+#define PEERS_QSD "/usr/bin/qemu-storage-daemon"
+void peers_qsd_start(struct peers *rig);
+
 /*
  * Open "ls /proc/PID/fd" or "cat /proc/PID/maps" and the like, to be closed with pclose(). The relay
  * gives up being readable by its own user, so an ordinary one needs sudo for that, without a password

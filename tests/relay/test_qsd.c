@@ -21,29 +21,6 @@
 #define SECTOR 512u
 #define BUFFER 0x10000u /* of request i: at BUFFER + i * 0x1000 */
 
-static const char qsd[] = "/usr/bin/qemu-storage-daemon";
-
-static void qsd_start(struct peers *rig)
-{
-	char blockdev[160], export[256], disk[80];
-
-	snprintf(disk, sizeof(disk), "%s/disk", rig->dir);
-	close(open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-	assert_int_equal(truncate(disk, 1 << 20), 0);
-	snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=d,filename=%s", disk);
-	snprintf(export, sizeof(export),
-		 "type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s",
-		 rig->back);
-	unlink(rig->back);
-	rig->backend = fork();
-	assert_true(rig->backend >= 0);
-	if (rig->backend == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execl(qsd, qsd, "--blockdev", blockdev, "--export", export, (char *)NULL);
-		_exit(127);
-	}
-}
-
 static void descriptor(struct peers *rig, uint32_t i, uint32_t offset, uint32_t len, uint16_t flags)
 {
 	uint8_t *d = rig->mem + 16 * i;
@@ -104,7 +81,7 @@ static void hello(struct peers *rig)
 
 static void start(struct peers *rig)
 {
-	qsd_start(rig);
+	peers_qsd_start(rig);
 	peers_relay(rig, "--share", rig->pool_path, "--keep", NULL);
 	peers_connect(rig);
 	hello(rig);
@@ -117,7 +94,7 @@ static void g5_disk_works_and_survives_its_daemon(void **state)
 	struct peers *rig = *state;
 	uint16_t done = 0;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig);
 	assert_int_equal(fe_ring(rig, 0, POOL_USER, NUM), 0);
@@ -135,7 +112,7 @@ static void g5_disk_works_and_survives_its_daemon(void **state)
 			memset(rig->mem + BUFFER + i * 0x1000u + SECTOR, 0, SECTOR);
 			request(rig, i, false, i);
 		}
-		qsd_start(rig);
+		peers_qsd_start(rig);
 		done = (uint16_t)(done + 8);
 		wait_used(rig, done);
 		for (uint16_t i = 0; i < 8; i++) {
@@ -153,7 +130,7 @@ static void g6_ring_in_private_ram_does_not_kill_the_daemon(void **state)
 {
 	struct peers *rig = *state;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig);
 	for (uint32_t i = 0; i < 4; i++) {
@@ -170,7 +147,7 @@ static void g5_next_front_end_gets_the_disk(void **state)
 {
 	struct peers *rig = *state;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig);
 	for (uint16_t i = 1; i <= 3; i++) {
@@ -188,7 +165,7 @@ static void g5_moved_pool_keeps_the_disk(void **state)
 {
 	struct peers *rig = *state;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig);
 	assert_int_equal(fe_ring(rig, 0, POOL_USER, NUM), 0);
@@ -226,7 +203,7 @@ static void g5_requests_do_not_wake_the_relay(void **state)
 	struct peers *rig = *state;
 	unsigned long before;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig);
 	assert_int_equal(fe_ring(rig, 0, POOL_USER, NUM), 0);

@@ -28,8 +28,6 @@
 #define BUFFER 0x10000u /* of request i: at BUFFER + i * STRIDE */
 #define STRIDE 0x2000u
 
-static const char qsd[] = "/usr/bin/qemu-storage-daemon";
-
 /* The driver's side of the ring. */
 static struct {
 	bool packed;
@@ -40,27 +38,6 @@ static struct {
 	bool used_wrap;
 	uint64_t data; /* all data there, if not 0 */
 } drv;
-
-static void qsd_start(struct peers *rig)
-{
-	char blockdev[160], export[256], disk[80];
-
-	snprintf(disk, sizeof(disk), "%s/disk", rig->dir);
-	close(open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-	assert_int_equal(truncate(disk, 1 << 20), 0);
-	snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=d,filename=%s", disk);
-	snprintf(export, sizeof(export),
-		 "type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s",
-		 rig->back);
-	unlink(rig->back);
-	rig->backend = fork();
-	assert_true(rig->backend >= 0);
-	if (rig->backend == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execl(qsd, qsd, "--blockdev", blockdev, "--export", export, (char *)NULL);
-		_exit(127);
-	}
-}
 
 static void put(uint8_t *d, uint64_t addr, uint32_t len, uint16_t low, uint16_t high)
 {
@@ -230,7 +207,7 @@ static void start(struct peers *rig, bool packed, bool indirect)
 	drv.packed = packed;
 	drv.indirect = indirect;
 	drv.wrap = drv.used_wrap = true;
-	qsd_start(rig);
+	peers_qsd_start(rig);
 	peers_relay_shadow(rig, "--keep", NULL);
 	peers_connect(rig);
 	hello(rig);
@@ -275,7 +252,7 @@ static void all_layouts(struct peers *rig, bool packed, bool indirect)
 #define LAYOUT(name, packed, indirect)                                                             \
 	static void name(void **state)                                                             \
 	{                                                                                          \
-		if (access(qsd, X_OK))                                                             \
+		if (access(PEERS_QSD, X_OK))                                                       \
 			skip();                                                                    \
 		all_layouts(*state, packed, indirect);                                             \
 	}
@@ -296,14 +273,14 @@ static void survive(struct peers *rig, bool packed)
 		if (round % 2)
 			poll(NULL, 0, round);
 		peers_backend_kill(rig);
-		qsd_start(rig);
+		peers_qsd_start(rig);
 		wait_used(rig, 8);
 		peers_backend_kill(rig);
 		for (uint16_t i = 0; i < 8; i++) {
 			memset(data_of(rig, i), 0, SECTOR);
 			request(rig, i, false, i, SECTOR);
 		}
-		qsd_start(rig);
+		peers_qsd_start(rig);
 		wait_used(rig, 8);
 		for (uint16_t i = 0; i < 8; i++)
 			check(rig, i, SECTOR, (uint8_t)(round * 8 + i));
@@ -312,14 +289,14 @@ static void survive(struct peers *rig, bool packed)
 
 static void g5_dead_daemon_loses_nothing(void **state)
 {
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	survive(*state, false);
 }
 
 static void g5_dead_daemon_loses_nothing_packed(void **state)
 {
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	survive(*state, true);
 }
@@ -330,7 +307,7 @@ static void g5_stopped_without_a_daemon(void **state)
 	struct peers *rig = *state;
 	uint32_t base;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig, false, true);
 	request(rig, 0, false, 0, SECTOR);
@@ -343,7 +320,7 @@ static void g5_stopped_without_a_daemon(void **state)
 	peers_backend_kill(rig);
 	base = fe_get_base(rig, 0);
 	assert_int_equal(base, 1);
-	qsd_start(rig);
+	peers_qsd_start(rig);
 	assert_int_equal(ring(rig, base), 0);
 	wait_used(rig, 5);
 	assert_int_equal(fe_get_base(rig, 0), 6);
@@ -354,7 +331,7 @@ static void g5_memory_moves(void **state)
 {
 	struct peers *rig = *state;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig, false, true);
 	request(rig, 0, false, 0, SECTOR);
@@ -373,7 +350,7 @@ static void g5_reset_at_any_moment(void **state)
 {
 	struct peers *rig = *state;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig, false, true);
 	for (int round = 0; round < 10; round++) {
@@ -398,7 +375,7 @@ static void full_pool(struct peers *rig, const char *most)
 
 	memset(&drv, 0, sizeof(drv));
 	drv.indirect = drv.wrap = drv.used_wrap = true;
-	qsd_start(rig);
+	peers_qsd_start(rig);
 	peers_relay_shadow(rig, "--pool-size", "2M", "--pool-max", most, NULL);
 	peers_connect(rig);
 	hello(rig);
@@ -420,14 +397,14 @@ static void full_pool(struct peers *rig, const char *most)
 
 static void g5_full_pool(void **state)
 {
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	full_pool(*state, "2M");
 }
 
 static void g5_full_pool_grows(void **state)
 {
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	full_pool(*state, "16M");
 }
@@ -441,7 +418,7 @@ static void g5_dead_relay_loses_nothing(void **state)
 	struct vu_msg m;
 	int fd;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig, false, true);
 	assert_int_equal(fe_get_base(rig, 0), 0);
@@ -499,7 +476,7 @@ static void g3_written_pages_are_logged(void **state)
 	uint8_t *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	unsigned int pages = 0;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig, false, true);
 	request(rig, 0, false, 0, 3 * SECTOR);
@@ -546,7 +523,7 @@ static void g5_idle_relay_sleeps(void **state)
 	struct peers *rig = *state;
 	unsigned long before;
 
-	if (access(qsd, X_OK))
+	if (access(PEERS_QSD, X_OK))
 		skip();
 	start(rig, false, true);
 	request(rig, 0, false, 0, SECTOR);

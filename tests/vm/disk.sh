@@ -58,6 +58,9 @@ host_watched() { echo $(($(relay_switches) - SWITCHES)); }
 # The relay cannot be traced by an ordinary user: it has made itself undumpable.
 sudo=()
 [ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
+# By the shell's kill: a minimal Debian has no other.
+# shellcheck disable=SC2016 # for that shell
+untrace() { "${sudo[@]}" sh -c 'kill "$0"' "$(cat "$VM_DIR/trace.pid")"; }
 host_trace() {
 	local p options=() n=50 processes
 	processes=$(relay_processes)
@@ -71,7 +74,7 @@ host_trace() {
 	STRACE=$!
 	until [ "$(grep -c attached "$VM_DIR/strace")" -eq "$(echo "$processes" | wc -w)" ]; do
 		if [ ! -d "/proc/$STRACE" ] || [ $((n -= 1)) -eq 0 ]; then
-			"${sudo[@]}" kill "$(cat "$VM_DIR/trace.pid")" 2>/dev/null
+			untrace 2>/dev/null
 			echo "strace cannot attach here: $(head -n 1 "$VM_DIR/strace")"
 			return 1
 		fi
@@ -82,7 +85,7 @@ host_trace() {
 # A call that the relay was in when strace came, and in which it still is, is shown but was not
 # made in between: count what returned.
 host_traced() {
-	"${sudo[@]}" kill "$(cat "$VM_DIR/trace.pid")"
+	untrace
 	wait "$STRACE"
 	grep -c ' = ' "$VM_DIR/trace"
 }

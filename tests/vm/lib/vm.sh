@@ -19,7 +19,7 @@
 
 # A test may change these before it boots.
 VM_MEMORY=512
-VM_CPUS=2
+VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
 VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
@@ -48,7 +48,7 @@ vm_start() {
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
 		-kernel "$(kernel_image "$KERNEL")" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled part=$part $append" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
