@@ -251,7 +251,8 @@ static inline int map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum 
 	if (len == 0 || len > UINT32_MAX || orig > UINT64_MAX - len ||
 	    (uint32_t)dir > SLUICE_FROM_DEVICE || mask > OFF_MASK || (mask & (mask + 1)))
 		return refuse(dma);
-	if (dma->place)
+	/* With a claim all other ways have been tried: it bounces. */
+	if (dma->place && !claimed)
 		return sluice_place_map(dma, orig, len, dir, mask, addr);
 	return bounce(dma, orig, len, dir, mask, claimed, addr);
 }

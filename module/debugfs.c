@@ -49,7 +49,7 @@ static int pool_show(struct seq_file *m, void *unused)
 	seq_printf(m, "pool_refused %llu\n", stats.refused);
 	seq_printf(m, "pool_span %llu\n", stats.span);
 	seq_printf(m, "pool_reserved %llu\n", stats.reserved);
-	seq_printf(m, "pool_start %llu\n", (u64)bar->nr_start << SLUICE_CHUNK_SHIFT);
+	seq_printf(m, "pool_start %llu\n", (u64)sluice_grow_floor(bar) << SLUICE_CHUNK_SHIFT);
 	seq_printf(m, "pool_max %llu\n", bar->size);
 	seq_printf(m, "pool_grown %llu\n", READ_ONCE(bar->grown));
 	seq_printf(m, "pool_shrunk %llu\n", READ_ONCE(bar->shrunk));

@@ -149,6 +149,7 @@ static void refuse(struct sluice_device *sd, const char *why, const char *way_ou
 {
 	WRITE_ONCE(sd->why, why);
 	sluice_dma_reserve(&sd->dma, 0); /* it takes nothing from the pool */
+	sluice_grow_look(sd->bar);
 	if (sd->said == why)
 		return;
 	sd->said = why;
@@ -174,6 +175,7 @@ static void detach(struct sluice_device *sd)
 		set_dma_ops(dev, NULL);
 	sluice_compat_skip_sync(dev, sd->skip_sync);
 	sluice_dma_close(&sd->dma);
+	sluice_grow_look(sd->bar);
 }
 
 /*
@@ -184,8 +186,8 @@ static void detach(struct sluice_device *sd)
 
 /*
  * A part of the pool that is this device's own, so that it goes on whatever others keep. All reserves
- * together take an eighth of what the pool may grow to, no more than it keeps free anyway: who comes
- * later, or has a small pool, works without, and competes for room as all do.
+ * together take up to an eighth of what the pool may grow to: who comes later, or has a small pool,
+ * works without, and competes for room as all do.
  */
 static void reserve(struct sluice_device *sd)
 {
@@ -193,7 +195,7 @@ static void reserve(struct sluice_device *sd)
 
 	sluice_pool_get_stats(&sd->bar->pool, &stats);
 	if (stats.reserved + RESERVE <= sd->bar->size / 8)
-		sluice_dma_reserve(&sd->dma, RESERVE);
+		sluice_grow_reserve(sd->bar, &sd->dma, RESERVE);
 }
 
 /*
@@ -239,6 +241,7 @@ static void forget(struct sluice_device *sd)
 	sluice_debugfs_remove(sd);
 	synchronize_rcu();
 	sluice_dma_close(&sd->dma);
+	sluice_grow_look(sd->bar);
 	if (atomic_read(&sd->live)) {
 		/* Its id is not given out again: those slots still bear it. */
 		set_dma_ops(&sd->pdev->dev, NULL);

@@ -183,7 +183,6 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
  *
  * Context: any.
  */
-
 SLUICE_API void sluice_dma_close(struct sluice_dma *dma);
 
 /**
