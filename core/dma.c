@@ -295,10 +295,9 @@ int sluice_dma_list_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enu
  * fills in the tag and the address at which the mapping starts.
  */
 static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
-			 struct sluice_slot *slot, struct head_seen *seen, uint32_t *tag,
-			 uint64_t *start)
+			 struct sluice_slot *slot, uint32_t *tag, uint64_t *start)
 {
-	if (find_slot(dma->pool, addr, slot, seen))
+	if (find_slot(dma->pool, addr, slot))
 		return false;
 	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
 	*tag = sluice_load_acquire_u32(&slot->record->tag);
@@ -306,27 +305,54 @@ static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
 	return (*tag & STATE_MASK) == state && *tag >> ID_SHIFT == dma->id && addr >= *start;
 }
 
+/* Where the slot starts whose mapping starts at addr, by the slow way; UINT64_MAX if there is none. */
+static SLUICE_RARE uint64_t find_start(struct sluice_dma *dma, uint64_t addr, uint32_t state)
+{
+	struct sluice_slot slot;
+	uint64_t start;
+	uint32_t tag;
+
+	if (!find_mapping(dma, addr, state, &slot, &tag, &start) || addr != start)
+		return UINT64_MAX;
+	return slot.dev;
+}
+
 /*
- * Claim the mapping that starts at addr for ending it. The length is compared again after the claim,
- * and so is the head of the slot's run: what was found before may have been another mapping at the
- * same place, in a slot of another kind. From the claim on nothing of it changes. (Found by
- * tests/proof/cache.pml: FIND_ONCE.)
+ * Claim the mapping that starts at addr for ending it, and fill in its slot. Whatever was found
+ * before, the tag that is claimed says that a slot starts there and that this is what it is mapped
+ * as; its length is compared again after the claim, and its kind asked for only then: from the claim
+ * on nothing of it changes. (See tests/proof/cache.pml: NO_RECHECK, KIND_FIRST.)
  */
 static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t dir, uint32_t state,
-		  struct sluice_slot *slot, uint32_t *tag)
+		  struct sluice_slot *slot)
 {
-	struct head_seen seen;
-	uint64_t start;
+	uint64_t start = addr & ~(uint64_t)(SLUICE_UNIT_BYTES - 1);
+	struct sluice_chunk *chunk = chunk_at(dma->pool, addr);
+	uint32_t tag = tag_make(dma, state, dir, (uint32_t)(addr - start));
+	struct sluice_record *record;
 
-	if (!find_mapping(dma, addr, state, slot, &seen, tag, &start) || addr != start ||
-	    (*tag >> DIR_SHIFT & DIR_MASK) != dir || sluice_load_u32(&slot->record->len) != len)
+	if (!chunk)
 		return false;
-	if (!sluice_cas_u32(&slot->record->tag, *tag, (*tag & ~STATE_MASK) | STATE_BUSY))
+	record = &chunk->record[unit_at(dma->pool, start)];
+	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
+	if (sluice_load_acquire_u32(&record->tag) != tag) {
+		/* It may start further into its slot. */
+		start = find_start(dma, addr, state);
+		chunk = start == UINT64_MAX ? NULL : chunk_at(dma->pool, start);
+		if (!chunk)
+			return false;
+		tag = tag_make(dma, state, dir, (uint32_t)(addr - start));
+		record = &chunk->record[unit_at(dma->pool, start)];
+	}
+	if (sluice_load_u32(&record->len) != len ||
+	    !sluice_cas_u32(&record->tag, tag, (tag & ~STATE_MASK) | STATE_BUSY))
 		return false;
-	if (sluice_load_u32(&slot->record->len) == len && head_stands(&seen))
-		return true;
-	sluice_store_release_u32(&slot->record->tag, *tag);
-	return false;
+	if (sluice_load_u32(&record->len) != len) {
+		sluice_store_release_u32(&record->tag, tag);
+		return false;
+	}
+	claimed_slot(dma->pool, start, chunk, slot);
+	return true;
 }
 
 int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
@@ -337,10 +363,10 @@ int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enu
 	struct sluice_slot slot;
 	unsigned long irq;
 	uint8_t *from, *to;
-	uint32_t tag, index;
+	uint32_t index;
 	bool whole = true;
 
-	if (!claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
+	if (!claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot))
 		return refuse(dma);
 	from = (uint8_t *)slot.cpu + (addr - slot.dev);
 	to = sluice_orig(sluice_load_u64(&slot.record->orig));
@@ -382,7 +408,6 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		enum sluice_dir idle, bool to_device)
 {
 	struct sluice_cache *cache;
-	struct head_seen seen;
 	struct sluice_slot slot;
 	uint64_t start, at;
 	uint8_t *mine, *theirs;
@@ -393,7 +418,7 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		return refuse(dma);
 	if (dma->place && sluice_place_owns(dma, addr))
 		return sluice_place_sync(dma, addr, len, dir, to_device);
-	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &seen, &tag, &start))
+	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start))
 		return refuse(dma);
 	/* A mapping in both directions may be synced in one. */
 	mapped = tag >> DIR_SHIFT & DIR_MASK;
@@ -529,9 +554,9 @@ int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len)
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
-	uint32_t tag, index;
+	uint32_t index;
 
-	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot, &tag))
+	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot))
 		return refuse(dma);
 	sluice_zero(slot.cpu, (size_t)slot.size);
 	cache = cache_lock(dma->pool, &index, &flags);

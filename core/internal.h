@@ -45,6 +45,9 @@
 #define CLASS_MASK  0x3fu
 #define COUNT_MASK  0xffffffu
 
+/* What happens so seldom that its code is to stand beside the way. */
+#define SLUICE_RARE __attribute__((__noinline__, __cold__))
+
 /* What a cache keeps apart: the slab classes, and runs by their length up to 256 KiB. */
 #define CACHE_RUNS    64u
 #define CACHE_KINDS   (SLUICE_POOL_CLASSES + CACHE_RUNS)
@@ -71,6 +74,11 @@ struct sluice_chunk {
 	uint64_t heads[GRANULES / 64];
 	struct sluice_granule granule[GRANULES];
 	struct sluice_record record[UNITS];
+	/*
+	 * The kind of the slot that starts here, or did last. Written by who takes it, before its tag says
+	 * that it is held, and read by who has claimed that: so it never changes while it is read.
+	 */
+	uint8_t kind[UNITS];
 };
 
 static inline uint32_t head_make(uint32_t kind, uint32_t class, uint32_t count)
@@ -185,6 +193,9 @@ extern const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES];
 #define SLAB_MAX_UNITS 14
 extern const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1];
 
+/* The size of a slot of each kind that caches keep. */
+extern const uint16_t sluice_kind_units[CACHE_KINDS];
+
 /* The smallest class with slots of at least size bytes that are all aligned to align, or
  * SLUICE_POOL_CLASSES if there is none. */
 static inline uint32_t slab_class(uint64_t size, uint32_t align)
@@ -244,20 +255,13 @@ static inline bool slot_at(const struct sluice_pool *pool, uint64_t unit, uint32
 	return true;
 }
 
-/* The head of an allocated run, as it was seen without a lock. */
-struct head_seen {
-	const uint32_t *at;
-	uint32_t said;
-};
-
 /*
  * The last allocated run that begins at or before granule g, as far as it begins in g's chunk or
- * reaches into it: its first granule, and its head, where that stands and what it said. By the bitmap
- * of heads, GRANULES / 64 words at most. False if there is none. Needs no lock: what it says of a run holds while the run stays
+ * reaches into it: its first granule, and its head as it was seen. By the bitmap of heads, GRANULES / 64 words at most. False if there is none. Needs no lock: what it says of a run holds while the run stays
  * allocated, and of anything else it says something harmless.
  */
 static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			    struct head_seen *head)
+			    uint32_t *head)
 {
 	const struct sluice_chunk *chunk =
 		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX]);
@@ -282,26 +286,15 @@ static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t
 		if (!home)
 			return false;
 	}
-	head->at = &home->granule[*first % GRANULES].head;
-	head->said = sluice_load_u32(head->at);
-	return head_kind(head->said) >= KIND_RUN;
+	*head = sluice_load_u32(&home->granule[*first % GRANULES].head);
+	return head_kind(*head) >= KIND_RUN;
 }
 
 /* The allocated run that granule g is in, in the same way. */
 static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			  struct head_seen *head)
+			  uint32_t *head)
 {
-	return last_run(pool, g, first, head) && g - *first < head_count(head->said);
-}
-
-/*
- * Whether what find_slot() found still stands, once the caller has claimed the slot's record: then
- * nothing about it changes any more, but before, it may have been given back and its place taken for
- * slots of another kind. A head says that its run is allocated only as long as it is.
- */
-static inline bool head_stands(const struct head_seen *head)
-{
-	return sluice_load_u32(head->at) == head->said;
+	return last_run(pool, g, first, head) && g - *first < head_count(*head);
 }
 
 /* The kind of slot that an allocated run is, NO_SLOT for what is free in a reserve. */
@@ -316,9 +309,8 @@ static inline uint32_t run_kind(uint32_t head)
 	return head_class(head) == RUN_TAKEN ? KIND_RESERVED : NO_SLOT;
 }
 
-/* As sluice_pool_find(); also what the slot's run has been seen to be. */
-static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot,
-			    struct head_seen *seen)
+/* As sluice_pool_find(). */
+static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
 {
 	uint64_t at = dev - pool->dev; /* wraps to something large if dev is below */
 	uint32_t g, first, head, count;
@@ -330,9 +322,8 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 	g = (uint32_t)(at >> SLUICE_GRANULE_SHIFT);
 	if (!chunk || g % GRANULES >= chunk->granules)
 		return -ENOENT;
-	if (!run_at(pool, g, &first, seen))
+	if (!run_at(pool, g, &first, &head))
 		return -ENOENT;
-	head = seen->said;
 	if (head_kind(head) == KIND_SLAB) {
 		uint32_t class = head_class(head), bytes = sluice_slab_shapes[class].bytes;
 		uint32_t offset = (uint32_t)(dev - granule_dev(pool, first));
@@ -351,6 +342,43 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 	return -ENOENT;
 }
 
+/*
+ * The chunk that dev lies in, or NULL. A slot starts in dev's unit if and only if the tag of that
+ * unit's record is not TAG_FREE: a chunk's records begin so, and whoever gives a slot back leaves its
+ * record so.
+ */
+static inline struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint64_t dev)
+{
+	uint64_t c = (dev - pool->dev) >> SLUICE_CHUNK_SHIFT; /* something large if dev is below */
+
+	return c < pool->max_chunks ? sluice_load_acquire_ptr((void **)&pool->chunks[c]) : NULL;
+}
+
+static inline uint32_t unit_at(const struct sluice_pool *pool, uint64_t dev)
+{
+	return (uint32_t)((dev - pool->dev) >> SLUICE_UNIT_SHIFT) % UNITS;
+}
+
+/*
+ * The slot that starts at dev. The caller has claimed it by its tag, and nothing about it changes any
+ * more; what it was before the claim may have been another slot at the same place.
+ */
+static inline void claimed_slot(const struct sluice_pool *pool, uint64_t dev,
+				struct sluice_chunk *chunk, struct sluice_slot *slot)
+{
+	uint32_t unit = unit_at(pool, dev);
+
+	slot->kind = chunk->kind[unit];
+	if (slot->kind >= CACHE_KINDS) {
+		(void)find_slot(pool, dev, slot);
+		return;
+	}
+	slot->cpu = chunk->cpu + ((size_t)unit << SLUICE_UNIT_SHIFT);
+	slot->dev = dev;
+	slot->size = (uint64_t)sluice_kind_units[slot->kind] << SLUICE_UNIT_SHIFT;
+	slot->record = &chunk->record[unit];
+}
+
 /* As sluice_pool_want(), under the lock. */
 int32_t sluice_pool_wanted(const struct sluice_pool *pool);
 
@@ -366,13 +394,6 @@ void sluice_pool_resized(struct sluice_pool *pool);
 
 /* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);
-
-static inline uint32_t kind_bytes(uint32_t kind)
-{
-	return kind < SLUICE_POOL_CLASSES
-		       ? sluice_slab_shapes[kind].bytes
-		       : (kind - SLUICE_POOL_CLASSES + 1) << SLUICE_GRANULE_SHIFT;
-}
 
 /* reserve.c: a slot of a reserve that starts at g is given back. Under the lock. */
 void sluice_reserve_release(struct sluice_pool *pool, uint32_t g);

@@ -61,7 +61,7 @@ static bool can_join(const struct sluice_pool *pool, const struct sluice_chunk *
 	       (uint32_t)granule_dev(pool, (uint32_t)c << CHUNK_INDEX) != 0;
 }
 
-static struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint32_t c)
+static struct sluice_chunk *present_at(const struct sluice_pool *pool, uint32_t c)
 {
 	return pool->chunks[c];
 }
@@ -86,8 +86,8 @@ static uint32_t longest_span(const struct sluice_pool *pool)
 	uint32_t longest = 0;
 
 	/* Each stretch from its first chunk on: no chunk is looked at more than twice. */
-	for (uint32_t link = pool->present; link; link = chunk_at(pool, link - 1)->next_present) {
-		const struct sluice_chunk *chunk = chunk_at(pool, link - 1);
+	for (uint32_t link = pool->present; link; link = present_at(pool, link - 1)->next_present) {
+		const struct sluice_chunk *chunk = present_at(pool, link - 1);
 		uint32_t c = link - 1, span = 0;
 
 		if (chunk->joined)
@@ -173,8 +173,8 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	sluice_cache_empty_all(pool);
 	flags = sluice_lock(&pool->lock);
 	/* The highest that is all free. */
-	for (link = pool->present; link; link = chunk_at(pool, link - 1)->next_present) {
-		if (chunk_at(pool, link - 1)->free == GRANULES && link > found)
+	for (link = pool->present; link; link = present_at(pool, link - 1)->next_present) {
+		if (present_at(pool, link - 1)->free == GRANULES && link > found)
 			found = link;
 	}
 	if (!found) {
@@ -189,7 +189,7 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	pool->ranks[(*meta)->rank / 64] &= ~(UINT64_C(1) << (*meta)->rank % 64);
 	before = &pool->present;
 	while (*before != found)
-		before = &chunk_at(pool, *before - 1)->next_present;
+		before = &present_at(pool, *before - 1)->next_present;
 	*before = (*meta)->next_present;
 	sluice_store_release_ptr((void **)&pool->chunks[c], NULL);
 	if (c + 1 < pool->max_chunks && pool->chunks[c + 1])
@@ -255,28 +255,24 @@ int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
 
 int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
 {
-	struct head_seen seen;
-
-	return find_slot(pool, dev, slot, &seen);
+	return find_slot(pool, dev, slot);
 }
 
 int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
 {
+	struct sluice_chunk *chunk = chunk_at(pool, dev);
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
-	struct head_seen seen;
 	uint32_t index;
 
 	/* The step from 0 to TAG_FREE is made once: a second free of the slot does not find 0. */
-	if (find_slot(pool, dev, &slot, &seen) || slot.dev != dev ||
-	    !sluice_cas_u32(&slot.record->tag, 0, TAG_FREE)) {
+	if (!chunk || dev % SLUICE_UNIT_BYTES ||
+	    !sluice_cas_u32(&chunk->record[unit_at(pool, dev)].tag, 0, TAG_FREE)) {
 		sluice_count(&pool->refused, 1);
 		return -EINVAL;
 	}
-	/* Only now it cannot change any more: before, it may have been a slot of another kind. */
-	if (!head_stands(&seen))
-		(void)find_slot(pool, dev, &slot, &seen);
+	claimed_slot(pool, dev, chunk, &slot);
 	cache = cache_lock(pool, &index, &flags);
 	cache_give(pool, cache, &slot);
 	cache_unlock(cache, flags);

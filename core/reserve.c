@@ -276,11 +276,8 @@ static uint32_t cut(struct sluice_dma *dma, uint32_t claim, uint32_t count, uint
 	/* From the end, so that the row of pieces never has a gap. */
 	if (g + skip + count < end)
 		make_piece(pool, g + skip + count, end - g - skip - count, RUN_IDLE);
-	/* As a slot that is free, until its record says otherwise. */
 	granule = granule_of(pool, g + skip);
 	granule->prev = claim;
-	sluice_store_u32(&chunk_of(pool, g + skip)->record[granule_unit(g + skip) % UNITS].tag,
-			 TAG_FREE);
 	make_piece(pool, g + skip, count, RUN_TAKEN);
 	if (skip)
 		make_piece(pool, g, skip, RUN_IDLE);
@@ -311,7 +308,7 @@ int sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache, uint
 	if (!link)
 		return -ENOSPC;
 	(void)slot_at(pool, granule_unit(link - 1), KIND_RESERVED, bytes, slot);
-	cache_taken(cache, slot);
+	cache_taken(pool, cache, slot);
 	return 0;
 }
 

@@ -302,8 +302,6 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g)
 {
 	uint32_t count = head_count(granule_of(pool, g)->head);
 
-	/* No stale head may pass for one that stands (head_stands()). */
-	sluice_store_u32(&granule_of(pool, g)->head, 0);
 	runs_set_head(pool, g, false);
 	runs_set_lead(pool, g, count, 0);
 	sluice_runs_insert(pool, g, count);
@@ -313,7 +311,7 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g)
 static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
 {
 	uint32_t c = g >> CHUNK_INDEX, first = 0;
-	struct head_seen seen;
+	uint32_t head;
 
 	while (chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES &&
 	       chunk_of(pool, c << CHUNK_INDEX)->joined)
@@ -321,9 +319,9 @@ static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
 	if (c == g >> CHUNK_INDEX || chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES)
 		return c << CHUNK_INDEX;
 	/* The last granule of chunk c is free, or the run could not reach beyond it. */
-	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &seen))
+	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &head))
 		return c << CHUNK_INDEX;
-	return first + head_count(seen.said);
+	return first + head_count(head);
 }
 
 void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c)
