@@ -64,7 +64,7 @@ static void complete(struct queue *q, uint16_t n, uint32_t len)
 		back = used_len_copy(q, f, len);
 	}
 	place_back(q, f, back);
-	ledger_used(q, f->id);
+	ledger_used(q, f);
 	device_end_use(&q->guest, f->id, f->count, len);
 	q->stats.requests++;
 	count_latency(q, f);
@@ -183,7 +183,7 @@ static bool send_next(struct queue *q)
 			break_guest(q, REFUSED_CHAIN, why);
 		return false;
 	}
-	n = queue_take_flight(q);
+	n = ledger_room(q, chain.count) ? queue_take_flight(q) : FLIGHT_NONE;
 	if (n == FLIGHT_NONE) {
 		chain.bad = chain.id;
 		chain.bad_len = 0;
@@ -194,9 +194,11 @@ static bool send_next(struct queue *q)
 	f = &q->flights[n];
 	if (!chain.nout && !chain.nin) {
 		/* Nothing to do for a device. */
+		f->id = chain.id;
+		f->count = chain.count;
+		ledger_fetched(q, f);
 		device_end_take(&q->guest, &chain);
-		ledger_fetched(q, chain.id);
-		ledger_used(q, chain.id);
+		ledger_used(q, f);
 		device_end_use(&q->guest, chain.id, chain.count, 0);
 		publish_used(q);
 		queue_end_flight(q, n);
@@ -217,8 +219,8 @@ static bool send_next(struct queue *q)
 	f->id = chain.id;
 	f->count = chain.count;
 	f->since = q->shadow->now;
+	ledger_fetched(q, f);
 	device_end_take(&q->guest, &chain);
-	ledger_fetched(q, f->id);
 	send_down(q, n, (uint32_t)rc);
 	return true;
 }

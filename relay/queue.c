@@ -78,14 +78,14 @@ static size_t up(size_t n)
 static int get_memory(struct queue *q, uint16_t num)
 {
 	size_t flights = up(num * sizeof(struct flight)), ids = up(num * sizeof(struct driver_id)),
-	       next, large;
+	       links = up(num * sizeof(uint16_t)), next, large;
 	uint8_t *at;
 
 	q->nlarge = num < FLIGHT_LARGE ? num : FLIGHT_LARGE;
 	next = up(q->nlarge * sizeof(uint16_t));
 	large = (size_t)q->nlarge * FLIGHT_PARTS * sizeof(struct part);
 	/* The backend's ring may have up to twice as many entries: a power of two. */
-	q->memory_len = flights + 2 * ids + next + large;
+	q->memory_len = flights + 2 * ids + links + next + large;
 	at = mmap(NULL, q->memory_len, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
@@ -93,8 +93,9 @@ static int get_memory(struct queue *q, uint16_t num)
 	q->memory = at;
 	q->flights = (void *)at;
 	q->back.ids = (void *)(at + flights);
-	q->large_next = (void *)(at + flights + 2 * ids);
-	q->large = (void *)(at + flights + 2 * ids + next);
+	q->ledger_next = (void *)(at + flights + 2 * ids);
+	q->large_next = (void *)(at + flights + 2 * ids + links);
+	q->large = (void *)(at + flights + 2 * ids + links + next);
 	for (uint16_t i = 0; i < num; i++) {
 		q->flights[i].next = (uint16_t)(i + 1 < num ? i + 1 : FLIGHT_NONE);
 		q->flights[i].large = FLIGHT_NONE;
@@ -320,7 +321,7 @@ bool queue_hand_back(struct queue *q)
 		return false;
 	queue_log_ring(q);
 	while (q->first != FLIGHT_NONE) {
-		ledger_handed_back(q, q->flights[q->first].id);
+		ledger_handed_back(q, &q->flights[q->first]);
 		queue_end_flight(q, q->first);
 	}
 	q->parked = FLIGHT_NONE;

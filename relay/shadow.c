@@ -321,6 +321,7 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	ring->recover = false;
 	if (queue_hand_back(q)) {
 		ring->base = device_end_base(&q->guest);
+		ledger_end(q);
 		queue_detach_guest(q);
 	} else {
 		ring->base = device_end_base(&q->guest);

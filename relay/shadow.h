@@ -15,6 +15,7 @@
  *   queue.c	    the two ends of a queue: attaching, parking what is in flight, handing it back
  *   drain.c	    bringing a queue to rest before it is stopped
  *   ledger.c	    the in-flight buffer that the front-end keeps
+ *   ledger_packed.c  the same for packed rings
  *   dirty.c	    the log for live migration
  *   shadow.c	    all queues: start and stop, the pool
  *   loop.c	    whose turn it is: queues with work, spinning, sleeping
@@ -69,6 +70,7 @@ struct flight {
 	uint32_t out;	/* bytes */
 	uint32_t in;
 	uint16_t table_n; /* entries of its indirect table in the pool */
+	uint16_t entry;	  /* packed: its first one in the in-flight buffer */
 	uint32_t table;	  /* offset of the slot that its indirect table has in the pool; 0: none */
 	uint32_t held;	  /* bytes of the pool's slots that it has */
 	struct part few[FLIGHT_FEW];
@@ -118,7 +120,6 @@ struct queue_stats {
 
 struct relay;
 struct pollfd;
-struct ledger_queue;
 struct vu_msg;
 
 struct queue {
@@ -162,8 +163,13 @@ struct queue {
 	uint64_t slept_at;
 	uint64_t spin;			  /* how long to look before sleeping, ns */
 	struct vu_region ring_written[2]; /* where in the guest the ring is written, for the log */
-	struct ledger_queue *ledger;	  /* its part of the in-flight buffer, or NULL */
+	void *ledger;			  /* its part of the in-flight buffer, or NULL */
 	uint64_t ledger_counter;
+	uint16_t *ledger_next; /* packed: the links of its entries, as they were written */
+	uint16_t ledger_free;
+	uint16_t ledger_nfree;
+	uint16_t
+		ledger_done; /* packed: the entry that has been used and still counts, or FLIGHT_NONE */
 	struct queue_stats stats;
 };
 
@@ -382,11 +388,38 @@ void ledger_close(struct shadow *s);
  */
 void ledger_begin(struct queue *q);
 
-/* A chain has been fetched; has been used, not published; all such have been; has been put back. */
-void ledger_fetched(struct queue *q, uint16_t head);
-void ledger_used(struct queue *q, uint16_t head);
+/**
+ * ledger_room - whether a chain of @count descriptors can be noted
+ *
+ * Always, but for a guest that offers descriptors again before they are used.
+ */
+bool ledger_room(const struct queue *q, uint16_t count);
+
+/**
+ * ledger_fetched - a chain is about to be taken from the guest's ring
+ * @f: its id and count are set
+ */
+void ledger_fetched(struct queue *q, struct flight *f);
+
+/* It is about to be used, not yet published; all such have been; it is about to be put back. */
+void ledger_used(struct queue *q, const struct flight *f);
 void ledger_published(struct queue *q);
-void ledger_handed_back(struct queue *q, uint16_t head);
+void ledger_handed_back(struct queue *q, const struct flight *f);
+
+/**
+ * ledger_end - the ring is stopped and nothing of it is in flight: where it stands the front-end knows
+ */
+void ledger_end(struct queue *q);
+
+/* ledger_packed.c: the same for a packed ring that has a ledger; bytes for a ring of @num entries */
+
+size_t ledger_packed_bytes(uint16_t num);
+void ledger_packed_begin(struct queue *q, uint16_t num);
+void ledger_packed_fetched(struct queue *q, struct flight *f);
+void ledger_packed_used(struct queue *q, const struct flight *f);
+void ledger_packed_published(struct queue *q);
+void ledger_packed_handed_back(struct queue *q, const struct flight *f);
+void ledger_packed_end(struct queue *q);
 
 /* stats.c */
 
