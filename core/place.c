@@ -596,6 +596,7 @@ int sluice_place_init(struct sluice_place *place, struct sluice_dma *dma,
 		return -EINVAL;
 	sluice_zero(place, sizeof(*place));
 	place->config = *config;
+	place->follows = config->clock && !(config->share->ops->flags & SLUICE_SHARE_WHOLE);
 	sluice_lock_init(&place->lock);
 	sluice_zero(config->cpus, config->n_cpus * sizeof(*config->cpus));
 	for (uint32_t i = config->n_records; i-- > 0;) {

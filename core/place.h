@@ -61,8 +61,8 @@ static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_p
 	struct sluice_place_cpu *mine;
 	uint32_t cpu, n;
 
-	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs ||
-	    config->share->ops->flags & SLUICE_SHARE_WHOLE)
+	/* On every map and unmap that auto decides: as little as can be. */
+	if (dma->policy.kind != SLUICE_POLICY_AUTO || !dma->place->follows)
 		return false;
 	cpu = sluice_cpu();
 	mine = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus];
