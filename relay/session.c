@@ -8,7 +8,7 @@
  * front-end is held against the policy (vu_table.c), its handler changes what the relay knows
  * (struct relay), and tells the backend what has to be told. In filter mode nothing here runs once for
  * each request of the guest: kicks and calls go from one peer to the other through the eventfds. In
- * shadow mode the loop takes turns with that of the queues (shadow.c).
+ * shadow mode the loop takes turns with that of the queues (loop.c).
  *
  * A request that is refused gets an error if the front-end wanted an answer. Otherwise it is the
  * end of the session, since the front-end would go on in the belief that it had been done.
@@ -178,7 +178,7 @@ static int serve_message(struct relay *r)
 static int serve(struct relay *r)
 {
 	for (;;) {
-		bool busy = r->shadow && shadow_run(r);
+		bool busy = r->shadow && loop_run(r);
 		struct pollfd p[6] = {
 			{.fd = r->fe.fd, .events = POLLIN},
 			{.fd = r->be.fd, .events = POLLIN},
@@ -197,7 +197,7 @@ static int serve(struct relay *r)
 			return FATAL;
 		}
 		if (r->shadow && !busy && r->be.fd >= 0)
-			pause = shadow_pause(r);
+			pause = loop_pause(r);
 
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
@@ -211,7 +211,7 @@ static int serve(struct relay *r)
 			continue; /* what poll() has not filled in says nothing */
 		}
 		if (p[4].revents)
-			shadow_events(r);
+			loop_events(r);
 		if (p[5].revents || !stats)
 			stats_serve(r->shadow);
 		if (p[3].revents || r->door.gone) {

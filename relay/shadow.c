@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * shadow.c - all queues of shadow mode: start and stop, the pool, the loop
+ * shadow.c - all queues of shadow mode: start and stop, the pool
  *
  * Theory of operation
  * -------------------
@@ -11,18 +11,10 @@
  * but also those reserved before) are between the guest and the backend. Those of the ring are
  * between the guest and the relay, and again between the relay and the backend: each side has the
  * best that it can do. ACCESS_PLATFORM is between the guest and the front-end.
- *
- * The loop takes turns among the queues that have something to do. One that has had nothing for as
- * long as it may spin is asked, on both sides, to notify, looked at once more, and left alone until
- * an eventfd says so. How long it may spin follows what happens: a queue that is woken soon after it
- * went to sleep should have waited a little longer, one that slept for long should not have
- * waited at all. The eventfds are watched by an epoll fd, edge-triggered: each signal is one event,
- * and the counters need not be read.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -33,13 +25,9 @@
 #include "shadow.h"
 #include "state.h"
 
-#define SLICE_NS UINT64_C(200000) /* after which the sockets are looked at */
-#define EVENTS	 64
 /* A region that moves is removed, then added elsewhere, in two messages or more. */
-#define GONE_NS	       UINT64_C(500000000)
-#define CAME_NS	       UINT64_C(20000000)
-#define CROWDED_NS     UINT64_C(60000)
-#define CROWDED_FOR_NS UINT64_C(100000000)
+#define GONE_NS UINT64_C(500000000)
+#define CAME_NS UINT64_C(20000000)
 
 #define DEVICE_BITS                                                                                \
 	(UINT64_C(0xffffff) | VU_BIT(VIRTIO_F_ANY_LAYOUT) | VU_BIT(VIRTIO_F_VERSION_1) |           \
@@ -179,53 +167,6 @@ static void divide(struct shadow *s)
 
 /* ---- rings ---- */
 
-static void activate(struct queue *q)
-{
-	struct shadow *s = q->shadow;
-
-	if (q->active || !q->back_on)
-		return;
-	q->active = true;
-	q->used_at = s->now;
-	s->active[s->nactive++] = q->index;
-	device_end_quiet(&q->guest);
-	driver_end_quiet(&q->back);
-}
-
-static void deactivate(struct queue *q)
-{
-	struct shadow *s = q->shadow;
-
-	if (!q->active)
-		return;
-	q->active = false;
-	for (unsigned int i = 0; i < s->nactive; i++) {
-		if (s->active[i] == q->index) {
-			s->active[i] = s->active[--s->nactive];
-			return;
-		}
-	}
-}
-
-static void watch(struct queue *q, int fd, unsigned int side)
-{
-	struct epoll_event ev = {
-		.events = EPOLLIN | EPOLLET,
-		.data.u32 = (uint32_t)(q->index * 2u + side),
-	};
-
-	/* It is an eventfd, and those can be watched; twice is as good as once. */
-	if (fd >= 0)
-		epoll_ctl(q->shadow->epoll, EPOLL_CTL_ADD, fd, &ev);
-}
-
-static void unwatch(struct queue *q, int fd)
-{
-	/* The front-end has the same file open: closing the fd here would not end it. */
-	if (fd >= 0)
-		epoll_ctl(q->shadow->epoll, EPOLL_CTL_DEL, fd, NULL);
-}
-
 static void refuse(struct relay *r, unsigned int index, int rc)
 {
 	struct ring *ring = &r->rings[index];
@@ -321,13 +262,13 @@ static void start_ready(struct relay *r, unsigned int index)
 	if (rc)
 		return;
 	ring->recover = false;
-	watch(q, q->kick, 0);
-	watch(q, q->back_call, 1);
+	loop_watch(q, q->kick, 0);
+	loop_watch(q, q->back_call, 1);
 	s->now = now_ns();
 	q->spin = s->options.poll_ns;
 	q->slept_at = s->now;
 	/* The driver's kick may have come before anybody listened. */
-	activate(q);
+	loop_activate(q);
 }
 
 void shadow_rings_start(struct relay *r)
@@ -365,9 +306,9 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	r->shadow->backend_broke = NULL;
 	if (!q->guest_on)
 		return;
-	unwatch(q, q->kick);
+	loop_unwatch(q, q->kick);
 	if (q->back_on) {
-		unwatch(q, q->back_call);
+		loop_unwatch(q, q->back_call);
 		flow_reap_rest(q);
 		queue_detach_back(q, true);
 		divide(r->shadow);
@@ -375,7 +316,7 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	/* Whoever serves the ring next need not know that kicks had been switched off. */
 	device_end_listen(&q->guest);
 	queue_log_ring(q);
-	deactivate(q);
+	loop_deactivate(q);
 	q->kick = q->call = -1;
 	ring->recover = false;
 	if (queue_hand_back(q)) {
@@ -417,7 +358,7 @@ void shadow_kick_goes(struct relay *r, unsigned int index)
 	struct queue *q = &r->shadow->queues[index];
 
 	if (q->guest_on)
-		unwatch(q, q->kick);
+		loop_unwatch(q, q->kick);
 }
 
 void shadow_ring_fds(struct relay *r, unsigned int index)
@@ -428,9 +369,9 @@ void shadow_ring_fds(struct relay *r, unsigned int index)
 		return;
 	q->kick = r->rings[index].kick;
 	if (q->back_on)
-		watch(q, q->kick, 0); /* if it is watched already: an error that means so */
+		loop_watch(q, q->kick, 0); /* if it is watched already: an error that means so */
 	r->shadow->now = now_ns();
-	activate(q);
+	loop_activate(q);
 	q->call = r->rings[index].call;
 	ring_signal(q->call);
 }
@@ -444,13 +385,13 @@ void shadow_backend_gone(struct relay *r)
 
 		if (!q->back_on)
 			continue;
-		unwatch(q, q->back_call);
-		unwatch(q, q->kick);
+		loop_unwatch(q, q->back_call);
+		loop_unwatch(q, q->kick);
 		/* What it had completed before it went counts, unless it went over this. */
 		if (!s->backend_broke)
 			flow_reap_rest(q);
 		queue_detach_back(q, false);
-		deactivate(q);
+		loop_deactivate(q);
 	}
 	s->backend_broke = NULL;
 	pool_close(r);
@@ -468,164 +409,4 @@ void shadow_session_end(struct relay *r)
 	dirty_close(&s->dirty);
 	guest_watch_also(&s->guest, 0, NULL, 0);
 	s->dirty.on = false;
-}
-
-/* ---- the loop ---- */
-
-/* Asks both sides to notify. Returns whether there is something to do after all. */
-static bool listen_to(struct queue *q)
-{
-	bool more = !q->broken && !q->waits && device_end_listen(&q->guest);
-
-	queue_log_ring(q);
-	return driver_end_listen(&q->back) || more;
-}
-
-static void rest(struct queue *q)
-{
-	if (listen_to(q)) {
-		device_end_quiet(&q->guest);
-		driver_end_quiet(&q->back);
-		q->used_at = q->shadow->now;
-		return;
-	}
-	q->slept_at = q->shadow->now;
-	deactivate(q);
-}
-
-static void woken(struct queue *q)
-{
-	uint64_t most = q->shadow->options.poll_ns, slept = q->shadow->now - q->slept_at;
-
-	if (q->active)
-		return;
-	if (slept < most)
-		q->spin = q->spin * 2 + most / 8 < most ? q->spin * 2 + most / 8 : most;
-	else
-		q->spin /= 2;
-	activate(q);
-}
-
-void shadow_events(struct relay *r)
-{
-	struct epoll_event ev[EVENTS];
-	struct shadow *s = r->shadow;
-	int n = epoll_wait(s->epoll, ev, EVENTS, 0);
-
-	s->now = now_ns();
-	for (int i = 0; i < n; i++) {
-		struct queue *q = &s->queues[ev[i].data.u32 / 2 % RING_MAX];
-
-		if (!q->back_on)
-			continue;
-		if (ev[i].data.u32 % 2)
-			q->stats.calls_in++;
-		else
-			q->stats.kicks_in++;
-		woken(q);
-	}
-}
-
-static void one_broke(struct relay *r, struct queue *q)
-{
-	struct ring *ring = &r->rings[q->index];
-
-	if (ring->broken)
-		return;
-	ring->broken = true;
-	ring_signal(ring->err);
-}
-
-/* The peers may need the processor that this one spins on. If it is long until it comes back, others
- * need it too: then to spin is to be taken off it when there is work, and sleeping is the faster
- * way, since who wakes up is let in soon. */
-static void yield(struct shadow *s)
-{
-	uint64_t before = s->now;
-
-	sched_yield();
-	s->now = now_ns();
-	if (s->now - before > CROWDED_NS)
-		s->crowded = s->now + CROWDED_FOR_NS;
-}
-
-/* What one queue gives back may be what another one waits for. */
-static void wake_waiting(struct shadow *s)
-{
-	for (unsigned int i = 0; i < RING_MAX; i++)
-		if (s->queues[i].waits)
-			activate(&s->queues[i]);
-}
-
-bool shadow_run(struct relay *r)
-{
-	struct shadow *s = r->shadow;
-	uint64_t end;
-
-	if (!s->nactive)
-		return false;
-	s->now = now_ns();
-	if (s->now < s->memory_moves)
-		return false;
-	end = s->now + SLICE_NS;
-	do {
-		bool worked = false;
-
-		for (unsigned int i = 0; i < s->nactive; i++) {
-			struct queue *q = &s->queues[s->active[i]];
-			bool was_broken = q->broken;
-
-			if (flow_step(q)) {
-				worked = true;
-				q->used_at = s->now;
-			} else if (s->now - q->used_at >= q->spin || s->now < s->crowded) {
-				rest(q);
-			}
-			if (s->backend_broke) {
-				backend_lost(r, s->backend_broke);
-				return s->nactive != 0;
-			}
-			if (q->broken && !was_broken)
-				one_broke(r, q);
-		}
-		if (worked && s->nwaits)
-			wake_waiting(s);
-		if (!worked && s->nactive)
-			yield(s);
-		else
-			s->now = now_ns();
-	} while (s->nactive && s->now < end);
-	return s->nactive != 0;
-}
-
-/* Returns whether there is nothing left to flush. */
-static bool flush_quiet(struct shadow *s, uint64_t now)
-{
-	for (unsigned int i = 0; s->nkept && i < RING_MAX; i++)
-		if (s->queues[i].nkept && now - s->queues[i].used_at >= KEPT_NS)
-			kept_flush(&s->queues[i]);
-	return !s->nkept;
-}
-
-int shadow_pause(struct relay *r)
-{
-	struct shadow *s = r->shadow;
-	uint64_t now = now_ns();
-
-	if (s->nactive && now < s->memory_moves)
-		return (int)((s->memory_moves - now) / 1000000) + 1;
-	if (s->nkept && !flush_quiet(s, now))
-		return (int)(KEPT_NS / 1000000);
-	if (s->memfd && s->memfd->wake_fd >= 0) {
-		struct sluice_pool_stats stats;
-
-		/* Nobody says when a grown pool falls idle: look once a second, as long as it is
-		 * larger than at first. */
-		sluice_pool_get_stats(&s->memfd->pool, &stats);
-		if (stats.bytes <= s->options.pool_size)
-			return -1;
-		(void)sluice_memfd_balance(s->memfd);
-		return 1000;
-	}
-	return -1;
 }

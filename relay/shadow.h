@@ -17,7 +17,8 @@
  *   ledger.c	    the in-flight buffer that the front-end keeps
  *   ledger_packed.c  the same for packed rings
  *   dirty.c	    the log for live migration
- *   shadow.c	    all queues: start and stop, the pool, the loop
+ *   shadow.c	    all queues: start and stop, the pool
+ *   loop.c	    whose turn it is: queues with work, spinning, sleeping
  *   stats.c	    counters, for the --stats socket
  *
  * A flight is a chain between being fetched from the guest's ring and being used there. Its record
@@ -477,25 +478,44 @@ void shadow_ring_fds(struct relay *r, unsigned int index);
 void shadow_backend_gone(struct relay *r);
 void shadow_session_end(struct relay *r);
 
+void shadow_refused(struct queue *q, const char *side, enum refusal what, const char *why,
+		    uint64_t value, uint32_t len);
+
 /**
- * shadow_run - move chains until there are none, or for a slice of time
+ * now_ns - nanoseconds on a clock that only goes forward
+ */
+uint64_t now_ns(void);
+
+/* loop.c */
+
+/**
+ * loop_run - move chains until there are none, or for a slice of time
  *
  * Return: true if it is to be called again at once; false if everybody is asked to notify, by the
  * epoll fd.
  */
-bool shadow_run(struct relay *r);
+bool loop_run(struct relay *r);
 
 /**
- * shadow_events - somebody has notified: the epoll fd is readable
+ * loop_events - somebody has notified: the epoll fd is readable
  */
-void shadow_events(struct relay *r);
+void loop_events(struct relay *r);
 
 /**
- * shadow_pause - milliseconds that the loop may sleep at most: -1 if for ever
+ * loop_pause - milliseconds that the loop may sleep at most: -1 if for ever
  */
-int shadow_pause(struct relay *r);
+int loop_pause(struct relay *r);
 
-void shadow_refused(struct queue *q, const char *side, enum refusal what, const char *why,
-		    uint64_t value, uint32_t len);
+/* Look after a queue from now on; leave it alone. */
+void loop_activate(struct queue *q);
+void loop_deactivate(struct queue *q);
+
+/**
+ * loop_watch - have an eventfd wake a queue
+ * @fd:	  or -1, which is none; twice is as good as once
+ * @side: 0 the guest's kick, 1 the backend's call
+ */
+void loop_watch(struct queue *q, int fd, unsigned int side);
+void loop_unwatch(struct queue *q, int fd);
 
 #endif

@@ -47,6 +47,10 @@ suite_sources() {
 suite_get() {
 	local suite=$1 dir=$CACHE/suites/$1/$2 work deb
 	shift 2
+	mkdir -p "$CACHE/suites"
+	# One process at a time: the tests of two kernels may ask at once.
+	exec 7>"$CACHE/suites/lock"
+	flock 7
 	if [ ! -e "$dir" ]; then
 		packages_supported
 		suite_sources "$suite"
@@ -60,6 +64,7 @@ suite_get() {
 		mv -T "$work" "$dir" 2>/dev/null || [ -e "$dir" ] || die "cannot make $dir: is the disk full?"
 		chmod 755 "$dir"
 	fi
+	exec 7>&-
 	readlink -f "$dir"
 }
 
