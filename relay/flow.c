@@ -51,6 +51,33 @@ static void count_added(struct queue *q, int down, int up)
 	q->stats.added_sum[1] += ns * (unsigned int)up;
 }
 
+static void give_back(struct queue *q, uint16_t n, uint32_t len)
+{
+	struct flight *f = &q->flights[n];
+
+	ledger_used(q, f);
+	device_end_use(&q->guest, f->id, f->count, len);
+	q->stats.requests++;
+	count_latency(q, f);
+	queue_end_flight(q, n);
+}
+
+/* Nothing of it is in the pool any more. With IN_ORDER it waits for those that were fetched before it. */
+static void finish(struct queue *q, uint16_t n, uint32_t len)
+{
+	struct flight *f = &q->flights[n];
+
+	if (!q->in_order) {
+		give_back(q, n, len);
+		return;
+	}
+	f->placed = false;
+	f->done = true;
+	f->used_len = len;
+	while (q->first != FLIGHT_NONE && q->flights[q->first].done)
+		give_back(q, q->first, q->flights[q->first].used_len);
+}
+
 static void complete(struct queue *q, uint16_t n, uint32_t len)
 {
 	struct flight *f = &q->flights[n];
@@ -64,11 +91,7 @@ static void complete(struct queue *q, uint16_t n, uint32_t len)
 		back = used_len_copy(q, f, len);
 	}
 	place_back(q, f, back);
-	ledger_used(q, f);
-	device_end_use(&q->guest, f->id, f->count, len);
-	q->stats.requests++;
-	count_latency(q, f);
-	queue_end_flight(q, n);
+	finish(q, n, len);
 }
 
 static void publish_used(struct queue *q)
@@ -91,7 +114,7 @@ static int reap(struct queue *q, int budget)
 	int done = 0, rc = 0;
 
 	while (done < budget && (rc = driver_end_reap(&q->back, &n, &len, &why, &bad)) > 0) {
-		complete(q, n, len);
+		complete(q, n, rc == 2 ? q->flights[n].in : len);
 		done++;
 	}
 	if (done)
@@ -153,6 +176,10 @@ static bool send_parked(struct queue *q)
 	uint16_t large = f->large;
 	int nsg;
 
+	if (f->done) {
+		q->parked = f->next;
+		return true;
+	}
 	place_chain_of(f, &chain);
 	if (large != FLIGHT_NONE) {
 		q->large_next[large] = q->large_free;
@@ -196,12 +223,11 @@ static bool send_next(struct queue *q)
 		/* Nothing to do for a device. */
 		f->id = chain.id;
 		f->count = chain.count;
+		f->since = q->shadow->now;
 		ledger_fetched(q, f);
 		device_end_take(&q->guest, &chain);
-		ledger_used(q, f);
-		device_end_use(&q->guest, chain.id, chain.count, 0);
+		finish(q, n, 0);
 		publish_used(q);
-		queue_end_flight(q, n);
 		return true;
 	}
 	rc = place_chain(q, f, &chain, sg);

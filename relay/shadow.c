@@ -40,7 +40,7 @@ uint64_t shadow_features_up(uint64_t backend)
 		       VU_BIT(VHOST_F_LOG_ALL);
 
 	if (backend & VU_BIT(VIRTIO_F_VERSION_1))
-		own |= VU_BIT(VIRTIO_F_PACKED);
+		own |= VU_BIT(VIRTIO_F_PACKED) | VU_BIT(VIRTIO_F_IN_ORDER);
 	return (backend & DEVICE_BITS) | own;
 }
 
@@ -49,7 +49,7 @@ uint64_t shadow_features_down(uint64_t frontend, uint64_t backend)
 	uint64_t rings = RING_BITS;
 
 	if (frontend & VU_BIT(VIRTIO_F_VERSION_1))
-		rings |= VU_BIT(VIRTIO_F_PACKED);
+		rings |= VU_BIT(VIRTIO_F_PACKED) | VU_BIT(VIRTIO_F_IN_ORDER);
 	return (frontend & DEVICE_BITS) | (backend & rings) | VU_BIT(VU_F_PROTOCOL);
 }
 

@@ -66,13 +66,15 @@ struct flight {
 	uint16_t nin;
 	uint16_t large; /* number of its large record, or FLIGHT_NONE */
 	bool placed;
+	bool done;	/* with IN_ORDER: used by the device, and waits for those before it */
 	uint32_t order; /* counts chains as they are fetched */
 	uint32_t out;	/* bytes */
 	uint32_t in;
-	uint16_t table_n; /* entries of its indirect table in the pool */
-	uint16_t entry;	  /* packed: its first one in the in-flight buffer */
-	uint32_t table;	  /* offset of the slot that its indirect table has in the pool; 0: none */
-	uint32_t held;	  /* bytes of the pool's slots that it has */
+	uint16_t table_n;  /* entries of its indirect table in the pool */
+	uint16_t entry;	   /* packed: its first one in the in-flight buffer */
+	uint32_t table;	   /* offset of the slot that its indirect table has in the pool; 0: none */
+	uint32_t held;	   /* bytes of the pool's slots that it has */
+	uint32_t used_len; /* when done */
 	struct part few[FLIGHT_FEW];
 };
 
@@ -131,6 +133,7 @@ struct queue {
 	bool active;	/* in the loop's list */
 	bool waits;	/* its next chain found no room; said in full */
 	bool whole;	/* used lengths are not believed */
+	bool in_order;	/* the guest gets its chains back in the order in which it offered them */
 	uint8_t honest; /* short used lengths that were right, up to USED_LEN_TRUST */
 	uint16_t large_free;
 	uint16_t flight_free;

@@ -103,7 +103,8 @@ void vm_hello(struct vm *v)
 {
 	struct peers *rig = v->rig;
 	const uint64_t want = VU_BIT(32) | VU_BIT(VU_F_PROTOCOL) | VU_BIT(VIRTIO_F_INDIRECT) |
-			      (v->packed ? VU_BIT(VIRTIO_F_PACKED) : 0);
+			      (v->packed ? VU_BIT(VIRTIO_F_PACKED) : 0) |
+			      (v->in_order ? VU_BIT(VIRTIO_F_IN_ORDER) : 0);
 	uint64_t features, protocol;
 
 	features = fe_get(rig, VU_GET_FEATURES);

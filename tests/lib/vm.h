@@ -69,6 +69,7 @@ struct vm_ring {
 struct vm {
 	struct peers *rig;
 	bool packed;
+	bool in_order; /* VIRTIO_F_IN_ORDER is taken */
 	int file[2];
 	uint8_t *mem;
 	uint8_t *was; /* what it has to be */
