@@ -38,7 +38,7 @@ size_t sluice_cache_size(void)
 
 static uint32_t depth_of(uint32_t kind)
 {
-	uint32_t depth = STACK_MAX / (sluice_kind_units[kind] << SLUICE_UNIT_SHIFT);
+	uint32_t depth = STACK_MAX / ((uint32_t)sluice_kind_units[kind] << SLUICE_UNIT_SHIFT);
 
 	return depth < 2 ? 2 : depth > DEPTH_MAX ? DEPTH_MAX : depth;
 }
