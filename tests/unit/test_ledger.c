@@ -44,6 +44,18 @@
 #define TURNS  60 /* of driver and relay, one instruction at a time */
 #define ROUNDS 3000
 
+/*
+ * One thread, one instruction at a time, has no races to look for, and the sanitizer's own instructions
+ * are so many that stepping over them takes minutes: its build leaves those two tests to the others.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define THREAD_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER
+#endif
+#endif
+
 struct driver {
 	bool packed;
 	uint16_t next, used; /* positions; split: indices */
@@ -274,6 +286,8 @@ static void take_down(struct world *w)
 
 /* ---- one instruction at a time ---- */
 
+#ifndef THREAD_SANITIZER
+
 static void offer_some(struct driver *d, uint64_t *x, unsigned int n)
 {
 	uint16_t ids = d->packed ? NUM : NUM / 3;
@@ -384,6 +398,7 @@ static void g5_a_death_between_any_two_stores_packed(void **state)
 	(void)state;
 	stepped(true);
 }
+#endif
 
 /* ---- at full speed ---- */
 
@@ -472,7 +487,7 @@ static void random_buffer(bool packed)
 		for (unsigned int i = 0; i < 8 && !q->broken; i++)
 			serve(q, &x);
 		/* Nothing was found outside: the sanitizers say if it was. */
-		assert_true(q->nflights <= NUM && q->guest.next < 65536 &&
+		assert_true(q->nflights <= NUM &&
 			    (!packed || (q->guest.next < NUM && q->guest.used < NUM)));
 		queue_detach_guest(q);
 	}
@@ -494,8 +509,10 @@ static void g4_no_buffer_harms_packed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+#ifndef THREAD_SANITIZER
 		cmocka_unit_test(g5_a_death_between_any_two_stores_split),
 		cmocka_unit_test(g5_a_death_between_any_two_stores_packed),
+#endif
 		cmocka_unit_test(g5_nothing_is_lost_over_deaths_split),
 		cmocka_unit_test(g5_nothing_is_lost_over_deaths_packed),
 		cmocka_unit_test(g4_no_buffer_harms_split),
