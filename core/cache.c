@@ -208,8 +208,15 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		uint32_t first = *unit, units = sluice_kind_units[class];
 
 		*unit = first + (uint32_t)__builtin_ctz(taken) * units;
-		for (taken &= taken - 1; taken; taken &= taken - 1)
-			cache_push(cache, class, first + (uint32_t)__builtin_ctz(taken) * units);
+		for (taken &= taken - 1; taken; taken &= taken - 1) {
+			uint32_t more = first + (uint32_t)__builtin_ctz(taken) * units;
+
+			note_kind(pool, more, class);
+			cache_push(cache, class, more);
+		}
+		note_kind(pool, *unit, class);
+	} else {
+		note_kind(pool, *unit, run_kind(count));
 	}
 	return true;
 }

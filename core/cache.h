@@ -61,15 +61,9 @@ static inline void cache_unlock(struct sluice_cache *cache, unsigned long flags)
 	sluice_unlock(&cache->lock, flags);
 }
 
-/* The slot is the caller's. With the lock. */
-static inline void cache_taken(struct sluice_pool *pool, struct sluice_cache *cache,
-			       const struct sluice_slot *slot)
+/* The slot, whose kind has been noted, is the caller's. With the lock. */
+static inline void cache_taken(struct sluice_cache *cache, const struct sluice_slot *slot)
 {
-	uint8_t *kind = &chunk_at(pool, slot->dev)->kind[unit_at(pool, slot->dev)];
-
-	/* Mostly what it was before: then the line, which others read, stays as it is. */
-	if (*kind != slot->kind)
-		*kind = (uint8_t)slot->kind;
 	/* Release: whoever claims the slot knows its kind. */
 	sluice_store_release_u32(&slot->record->tag, 0);
 	cache->allocs++;
@@ -106,7 +100,7 @@ static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cach
 			return ret;
 	}
 	(void)slot_at(pool, unit, kind, units << SLUICE_UNIT_SHIFT, slot);
-	cache_taken(pool, cache, slot);
+	cache_taken(cache, slot);
 	return 0;
 }
 

@@ -75,8 +75,9 @@ struct sluice_chunk {
 	struct sluice_granule granule[GRANULES];
 	struct sluice_record record[UNITS];
 	/*
-	 * The kind of the slot that starts here, or did last. Written by who takes it, before its tag says
-	 * that it is held, and read by who has claimed that: so it never changes while it is read.
+	 * The kind of the slot that starts here, or did last. Written when it is taken from the pool, while
+	 * its tag says that it is free, and read by who has claimed it: so it never changes while it is
+	 * read. In a cache it stays what it is.
 	 */
 	uint8_t kind[UNITS];
 };
@@ -357,6 +358,11 @@ static inline struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint
 static inline uint32_t unit_at(const struct sluice_pool *pool, uint64_t dev)
 {
 	return (uint32_t)((dev - pool->dev) >> SLUICE_UNIT_SHIFT) % UNITS;
+}
+
+static inline void note_kind(const struct sluice_pool *pool, uint32_t unit, uint32_t kind)
+{
+	pool->chunks[unit / UNITS]->kind[unit % UNITS] = (uint8_t)kind;
 }
 
 /*

@@ -45,7 +45,7 @@
  *   NO_RECHECK	claim() does not compare the length again
  *   KIND_FIRST	the slot's kind is read before the claim (or the free's step from HELD), not after it:
  *		it may have been a slot of another kind at the same place
- *   KIND_LATE	who takes a slot says what kind it is after its tag has become HELD
+ *   KIND_LATE	what kind a slot is is noted after its tag has become HELD
  *   ZERO_RECORDS a chunk's records do not begin as FREE: a foreign free finds a slot HELD that nobody has
  *   NO_POOL_LOCK, WAIT_FOR_ANOTHER
  *		the pool without its lock; another CPU's cache locked instead of tried
@@ -83,7 +83,7 @@ byte tag[2] = HELD;
 byte tag[2] = FREE;
 #endif
 byte length[2] = 0;       /* 1 fits a slab's slot and a run, 2 a run */
-byte kinds[2] = NOTHING;  /* what the slot was taken as */
+byte kinds[2] = NOTHING;  /* what the slot was last taken from the pool as */
 bool pool_lock = false;
 bool cache_lock[2] = false;
 byte slots[2] = 0;     /* a cache's stack of slab slots, as a set: a bit for each */
@@ -252,12 +252,29 @@ inline cut()
 	free_slots = ALL
 }
 
-/* cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. */
+/* internal.h: note_kind(), of slot s and of the other one. */
+inline note_kind(k)
+{
+#ifndef KIND_LATE
+	kinds[s] = k
+#else
+	skip
+#endif
+}
+inline note_kind_of_other()
+{
+	kinds[1 - s] = SLAB
+}
+
+/*
+ * cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. The kinds are noted after the
+ * pool's lock has been given back, but nobody else can have the slots: no matter when.
+ */
 inline from_pool(k)
 {
 	pool_enter();
 	if
-	:: k == RUN && head == NOTHING -> head = RUN; s = 0
+	:: k == RUN && head == NOTHING -> head = RUN; s = 0; note_kind(RUN)
 	:: k == SLAB && head == NOTHING -> cut()
 	:: else
 	fi;
@@ -265,10 +282,12 @@ inline from_pool(k)
 	:: k == SLAB && head == SLAB && free_slots ->
 		s = (free_slots & 1 -> 0 : 1);
 		free_slots = free_slots & ~bit_of(s);
+		note_kind(SLAB);
 		if
 		:: free_slots && !slots[cpu] -> /* BATCH: one more for the cache */
 			slots[cpu] = free_slots;
-			free_slots = 0
+			free_slots = 0;
+			note_kind_of_other()
 		:: true /* low, or the cache holds enough */
 		fi
 	:: else
@@ -299,10 +318,6 @@ inline take(k)
 	fi;
 	if
 	:: s < 2 ->
-		/* cache.h: cache_taken() */
-#ifndef KIND_LATE
-		kinds[s] = k;
-#endif
 		atomic {
 			assert(owned[s] == NOTHING && owned[0] != RUN);
 			assert(k == SLAB || owned[1] == NOTHING);
@@ -325,7 +340,6 @@ inline give(k)
 	atomic {
 		assert(owned[s] == k);
 		owned[s] = NOTHING;
-		kinds[s] = NOTHING; /* the core leaves it as it was: whoever reads it now is wrong at once */
 		tag[s] = FREE
 	};
 	if

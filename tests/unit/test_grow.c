@@ -53,7 +53,7 @@ static int balance_later(struct sluice_memfd *mem)
 static void g5_grows_before_it_runs_out(void **state)
 {
 	struct sluice_memfd *mem;
-	uint64_t seed = 5;
+	uint64_t seed = 5, live = 0;
 	size_t n = 0;
 
 	(void)state;
@@ -66,8 +66,14 @@ static void g5_grows_before_it_runs_out(void **state)
 		assert_int_equal(sluice_pool_alloc(&mem->pool, len, 1, &slot), 0);
 		memset(slot.cpu, 1, len);
 		taken[n++] = slot.dev;
+		live += len;
 		if (wants_balance(mem))
 			assert_true(sluice_memfd_balance(mem) > 0);
+		/* What it takes for what is live: from 1 MiB on; below, a rounded slot is much of it. */
+		if (live > MiB)
+			assert_true(stats_of(mem).used <= live + live / 4);
+		assert_true(stats_of(mem).used + stats_of(mem).cached <=
+			    live + live / 4 + (uint64_t)SLUICE_POOL_CLASSES * SLUICE_CHUNK_BYTES);
 	}
 	/* And no more than it needed. */
 	assert_true(stats_of(mem).bytes <= 64 * MiB);
