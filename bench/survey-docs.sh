@@ -87,6 +87,28 @@ table_replay() {
 		done
 	done
 }
+# shared POLICY FILE: mappings in place, bytes copied, reachable at once; and what by pages would show
+shared() {
+	sluice replay --policy "$1" "$2" | awk '
+		/^maps/ { maps = $2 + 0 }
+		/^copied/ { sub(/^copied */, ""); sub(/,.*/, ""); copied = $0 }
+		/^shares/ { shares = $2 }
+		/^exposed/ { sub(/^exposed */, ""); beside = $0; sub(/ reachable.*/, "")
+			sub(/.*pages: /, "", beside); sub(/ beside.*/, "", beside); exposed = $0 }
+		END { printf "%.0f | %s | %s | %s\n", maps ? 100 * shares / maps : 0, copied, exposed, beside }'
+}
+table_policies() {
+	local l s f
+	echo "| kernel | stream | auto: in place % | copied | reachable | share: in place % | copied | reachable | by pages, beside |"
+	echo "|---|---|---|---|---|---|---|---|---|"
+	for l in start= $LOADS; do
+		for s in $SERIES; do
+			f=$IN/$s-observe-${l%=*}.sv
+			[ -e "$f" ] || continue
+			echo "| $s | ${l%=*} | $(shared auto "$f" | sed 's/ | [^|]*$//') | $(shared share "$f") |"
+		done
+	done
+}
 table_cost() {
 	echo "| kernel | fio job | way | median | lowest | highest | against without |"
 	echo "|---|---|---|---|---|---|---|"
@@ -138,7 +160,7 @@ samples() {
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for t in sizes figures start exposure written advice replay cost; do
+for t in sizes figures start exposure written advice replay policies cost; do
 	"table_$t" >"$work/$t"
 done
 awk -v work="$work" '

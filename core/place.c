@@ -235,50 +235,79 @@ static bool in_segment(const struct sluice_dma *dma, uint64_t dev, uint64_t len)
 	return !((dev ^ (dev + len - 1)) & ~sluice_load_u64(&dma->seg_boundary_mask));
 }
 
-static int share_in_place(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
-			  uint64_t len, enum sluice_dir dir, uint64_t *addr)
-{
-	struct sluice_place *place = dma->place;
+/* A mapping that is about to be shared: its record, and what the mechanism is given for it. */
+struct candidate {
 	struct sluice_placed *placed;
 	struct sluice_piece pieces[3];
-	struct sluice_span span = {.pieces = pieces, .access = access_of(dir)};
+};
+
+/* Everything but the mechanism. span->pieces point into candidate. */
+static int prepare(struct sluice_dma *dma, enum sluice_route route, uint64_t orig, uint64_t len,
+		   enum sluice_dir dir, struct candidate *candidate, struct sluice_span *span)
+{
+	struct sluice_placed *placed = take_record(dma->place);
 	int ret;
 
-	if (sluice_load_u32(&place->waiting))
-		(void)retry_one(dma);
-	placed = take_record(place);
 	if (!placed)
 		return -ENOSPC;
+	candidate->placed = placed;
 	placed->orig = orig;
 	placed->len = len;
 	placed->dir = (uint32_t)dir;
 	placed->end_cpu[0] = placed->end_cpu[1] = NULL;
-	ret = cut(dma, placed, route, pieces, &span.n);
-	if (!ret)
-		ret = sluice_share_spans(place->config.share, &span, 1);
+	*span = (struct sluice_span){.pieces = candidate->pieces, .access = access_of(dir)};
+	ret = cut(dma, placed, route, candidate->pieces, &span->n);
+	if (ret) {
+		give_ends(dma, placed);
+		give_record(dma->place, placed);
+	}
+	return ret;
+}
+
+/* After the mechanism has said ret of the span. */
+static int settle(struct sluice_dma *dma, struct sluice_placed *placed, struct sluice_span *span,
+		  int ret, uint64_t *addr)
+{
+	struct sluice_place *place = dma->place;
+
 	if (!ret || ret == -EBUSY) {
-		placed->bytes = span.bytes;
-		placed->node.start = span.dev;
-		placed->node.last = span.dev + span.bytes - 1;
-		*addr = span.dev + (orig & GRANULE_MASK);
+		placed->bytes = span->bytes;
+		placed->node.start = span->dev;
+		placed->node.last = span->dev + span->bytes - 1;
+		*addr = span->dev + (placed->orig & GRANULE_MASK);
 	}
-	if (!ret && !in_segment(dma, *addr, len)) {
-		ret = sluice_share_end(place->config.share, &span, 1) ? -EBUSY : -ERANGE;
-	}
+	if (!ret && !in_segment(dma, *addr, placed->len))
+		ret = sluice_share_end(place->config.share, span, 1) ? -EBUSY : -ERANGE;
 	if (!ret) {
 		publish(place, placed);
-		count(&place->stats.bytes_placed, len);
+		count(&place->stats.bytes_placed, placed->len);
 		return 0;
 	}
 	if (ret == -EBUSY) {
 		/* Nobody was given the address, but somebody uses it. */
-		placed->token = span.token;
+		placed->token = span->token;
 		linger(place, placed, 1);
 		return ret;
 	}
 	give_ends(dma, placed);
 	give_record(place, placed);
 	return ret;
+}
+
+static int share_in_place(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
+			  uint64_t len, enum sluice_dir dir, uint64_t *addr)
+{
+	struct candidate candidate;
+	struct sluice_span span;
+	int ret;
+
+	if (sluice_load_u32(&dma->place->waiting))
+		(void)retry_one(dma);
+	ret = prepare(dma, route, orig, len, dir, &candidate, &span);
+	if (ret)
+		return ret;
+	ret = sluice_share_spans(dma->place->config.share, &span, 1);
+	return settle(dma, candidate.placed, &span, ret, addr);
 }
 
 int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
@@ -310,6 +339,15 @@ int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uin
 	return sluice_dma_bounce(dma, orig, len, dir, mask, addr);
 }
 
+static enum sluice_route route_of(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
+				  enum sluice_dir dir)
+{
+	uint32_t can = dma->place->config.share->ops->flags;
+
+	return sluice_policy_route(&dma->policy, orig, len, (uint32_t)dir, can & SLUICE_SHARE_WHOLE,
+				   can & SLUICE_SHARE_JOINS);
+}
+
 int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		     uint32_t mask, uint64_t *addr)
 {
@@ -320,11 +358,92 @@ int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum s
 	if (len <= GRANULE_MASK && !(can & SLUICE_SHARE_WHOLE))
 		return sluice_place_map_routed(dma, SLUICE_ROUTE_BOUNCE, orig, len, dir, mask,
 					       addr);
-	route = sluice_policy_route(&dma->policy, orig, len, (uint32_t)dir,
-				    can & SLUICE_SHARE_WHOLE, can & SLUICE_SHARE_JOINS);
+	route = route_of(dma, orig, len, dir);
 	if (sluice_place_tick(dma, SLUICE_PHASE_MAP, 0))
 		return sluice_place_map_sampled(dma, route, orig, len, dir, mask, addr);
 	return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
+}
+
+/*
+ * Share n elements that are all to be shared, n at most BATCH, asking the mechanism once: all of them
+ * or none. -EBUSY: what lingers is in somebody's hands.
+ */
+static int share_list(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
+{
+	struct candidate candidates[BATCH];
+	struct sluice_span spans[BATCH];
+	uint32_t some = 0;
+	int ret = 0, all;
+
+	if (sluice_load_u32(&dma->place->waiting))
+		(void)retry_one(dma);
+	for (; some < n && !ret; some += !ret)
+		ret = prepare(dma, route_of(dma, sg[some].orig, sg[some].len, dir), sg[some].orig,
+			      sg[some].len, dir, &candidates[some], &spans[some]);
+	if (!ret)
+		ret = sluice_share_spans(dma->place->config.share, spans, n);
+	all = ret;
+	for (uint32_t i = 0; i < some; i++) {
+		int of = all == -EBUSY ? (spans[i].result == -EBUSY ? -EBUSY : -EIO) : all;
+
+		of = settle(dma, candidates[i].placed, &spans[i], of, &sg[i].dma);
+		spans[i].result = of;
+		if (of && (!ret || of == -EBUSY))
+			ret = of;
+	}
+	/* Some can have been shared where they are of no use. */
+	for (uint32_t i = 0; i < some && ret; i++) {
+		if (!spans[i].result &&
+		    sluice_dma_unmap(dma, sg[i].dma, sg[i].len, dir, SLUICE_SKIP_SYNC) < 0)
+			ret = -EBUSY;
+	}
+	return ret;
+}
+
+/* How many elements from the first on can be shared in one go. */
+static uint32_t joint(const struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+		      enum sluice_dir dir)
+{
+	uint32_t some = 0;
+
+	while (some < n && some < BATCH &&
+	       sluice_dma_valid(dma, sg[some].orig, sg[some].len, dir) &&
+	       route_of(dma, sg[some].orig, sg[some].len, dir) != SLUICE_ROUTE_BOUNCE)
+		some++;
+	return some;
+}
+
+int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+			enum sluice_dir dir, uint32_t *done)
+{
+	bool jointly = true;
+	int ret = 0;
+
+	for (*done = 0; *done < n && !ret;) {
+		struct sluice_sg *next = &sg[*done];
+		uint32_t some = jointly ? joint(dma, next, n - *done, dir) : 0;
+
+		if (some > 1 && sluice_place_tick(dma, SLUICE_PHASE_MAP, 0)) {
+			/* auto knows what one mapping costs, and wants to see one now and then. */
+			ret = sluice_place_map_sampled(
+				dma, route_of(dma, next->orig, next->len, dir), next->orig,
+				next->len, dir, sluice_load_u32(&dma->min_align_mask), &next->dma);
+			*done += !ret;
+			continue;
+		}
+		if (some > 1) {
+			ret = share_list(dma, next, some, dir);
+			if (!ret)
+				*done += some;
+			if (!ret || ret == -EBUSY)
+				continue;
+			/* No room for all: one by one, as far as it goes, and the rest bounces. */
+			jointly = false;
+		}
+		ret = sluice_dma_list_map(dma, next->orig, next->len, dir, 0, &next->dma);
+		*done += !ret;
+	}
+	return ret;
 }
 
 /*
@@ -477,6 +596,7 @@ int sluice_place_init(struct sluice_place *place, struct sluice_dma *dma,
 		return -EINVAL;
 	sluice_zero(place, sizeof(*place));
 	place->config = *config;
+	place->follows = config->clock && !(config->share->ops->flags & SLUICE_SHARE_WHOLE);
 	sluice_lock_init(&place->lock);
 	sluice_zero(config->cpus, config->n_cpus * sizeof(*config->cpus));
 	for (uint32_t i = config->n_records; i-- > 0;) {

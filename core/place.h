@@ -16,12 +16,18 @@ int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum 
 int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 			uint32_t flags);
 int sluice_dma_refuse(struct sluice_dma *dma);
+/* Do arguments of a map make sense? */
+bool sluice_dma_valid(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
+		      enum sluice_dir dir);
 
 /* place.c: the same calls of a device with a place. */
 int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		     uint32_t mask, uint64_t *addr);
 int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		       uint32_t flags);
+/* Sets *done to how many elements, from the first on, are mapped; all of them if it returns 0. */
+int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+			enum sluice_dir dir, uint32_t *done);
 int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
 			  enum sluice_dir dir, uint32_t flags);
 int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
@@ -55,8 +61,8 @@ static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_p
 	struct sluice_place_cpu *mine;
 	uint32_t cpu, n;
 
-	if (dma->policy.kind != SLUICE_POLICY_AUTO || !config->clock || !dma->policy.costs ||
-	    config->share->ops->flags & SLUICE_SHARE_WHOLE)
+	/* On every map and unmap that auto decides: as little as can be. */
+	if (dma->policy.kind != SLUICE_POLICY_AUTO || !dma->place->follows)
 		return false;
 	cpu = sluice_cpu();
 	mine = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus];

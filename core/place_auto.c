@@ -94,6 +94,8 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 	bool learn;
 	int ret;
 
+	if (!costs)
+		return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 	route = choose(dma, route, orig, len, dir, &learn);
 	start = now(dma);
 	ret = sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
@@ -123,7 +125,7 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 	time = elapsed(dma, start);
 	if (sluice_load_u64(&this_cpu(dma)->watched) == addr)
 		sluice_store_u64(&this_cpu(dma)->watched, 0);
-	if (ret || flags & SLUICE_SKIP_SYNC)
+	if (ret || !costs || flags & SLUICE_SKIP_SYNC)
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);
 	sluice_costs_learn(costs, placed ? costs->share[split] : costs->bounce[dir],

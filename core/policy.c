@@ -133,6 +133,29 @@ void sluice_costs_set(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_
 	recut(costs, table, i, i);
 }
 
+void sluice_costs_start(struct sluice_costs *costs, uint64_t share, uint64_t copy)
+{
+	/* Halves of a copy at map and at unmap, by direction: in, clearing; in, back and clearing. */
+	static const uint8_t halves[3][2] = {{2, 3}, {2, 1}, {2, 3}};
+
+	sluice_zero(costs, sizeof(*costs));
+	for (uint32_t i = 0; i < SLUICE_COST_POINTS; i++) {
+		/* Both ends of a split mapping are at most two granules. */
+		uint64_t half = copy * length_of(i) >> 21, ends = copy * 8192 >> 21;
+
+		for (uint32_t dir = 0; dir < 3; dir++) {
+			for (uint32_t phase = 0; phase < 2; phase++)
+				set_point(&costs->bounce[dir][phase][i], halves[dir][phase] * half);
+		}
+		for (uint32_t phase = 0; phase < 2; phase++) {
+			set_point(&costs->share[0][phase][i], share / 2);
+			set_point(&costs->share[1][phase][i], share / 2 + ends);
+		}
+	}
+	for (uint32_t dir = 0; dir < 3; dir++)
+		recut(costs, costs->bounce[dir], 0, LAST);
+}
+
 static void nudge(uint32_t *point, int64_t by)
 {
 	int64_t next = (int64_t)sluice_load_u32(point) + by;

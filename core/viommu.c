@@ -84,6 +84,18 @@ static bool any_dying(const struct sluice_viommu_domain *domain, uint64_t start,
 	return node && mapping_of(node)->dying;
 }
 
+/* Any mapping that somebody holds. */
+static bool any_held(const struct sluice_viommu_domain *domain)
+{
+	struct sluice_node *node = sluice_tree_first(domain->root, 0, UINT64_MAX);
+
+	while (node && !mapping_of(node)->uses)
+		node = node->last == UINT64_MAX
+			       ? NULL
+			       : sluice_tree_first(domain->root, node->last + 1, UINT64_MAX);
+	return node;
+}
+
 bool sluice_viommu_ready(struct sluice_viommu *viommu, uint64_t *cookie)
 {
 	for (uint32_t i = 0; i < viommu->config.n_pending; i++) {
@@ -149,11 +161,24 @@ static int wait_for(struct sluice_viommu *viommu, struct sluice_viommu_pending *
 /* All from here on: the status, or -1 for "later". */
 #define LATER (-1)
 
-static int attach(struct sluice_viommu *viommu, const uint8_t *out)
+/* An endpoint leaves its domain, which ends with the last one. What is held dies later. */
+static void leave(struct sluice_viommu *viommu, struct sluice_viommu_endpoint *endpoint,
+		  unsigned long *flags)
+{
+	struct sluice_viommu_domain *domain = endpoint->domain;
+
+	endpoint->domain = NULL;
+	viommu->generation++;
+	if (--domain->endpoints == 0)
+		end_range(viommu, domain, 0, UINT64_MAX, flags);
+}
+
+static int attach(struct sluice_viommu *viommu, const uint8_t *out, unsigned long *flags_of_lock)
 {
 	uint32_t id = sluice_get_le32(out + 4), flags = sluice_get_le32(out + 12);
 	struct sluice_viommu_endpoint *endpoint = find_endpoint(viommu, sluice_get_le32(out + 8));
 	struct sluice_viommu_domain *domain = find_domain(viommu, id);
+	bool ends;
 
 	if (sluice_get_le32(out + 16) || flags)
 		return SLUICE_VIOMMU_S_INVAL;
@@ -163,18 +188,18 @@ static int attach(struct sluice_viommu *viommu, const uint8_t *out)
 		return SLUICE_VIOMMU_S_RANGE;
 	if (endpoint->domain && endpoint->domain == domain)
 		return SLUICE_VIOMMU_S_OK;
-	/*
-	 * To move, it has to leave first. That may take a while, or end the other domain: the driver
-	 * has to say so by DETACH.
-	 */
-	if (endpoint->domain || endpoint->holds)
+	ends = endpoint->domain && endpoint->domain->endpoints == 1;
+	/* A backend that holds something is not waited for here: the driver has to say DETACH. */
+	if (endpoint->holds || (ends && any_held(endpoint->domain)))
 		return SLUICE_VIOMMU_S_UNSUPP;
-	if (!domain) {
-		domain = unused_domain(viommu);
-		if (!domain)
-			return SLUICE_VIOMMU_S_NOMEM;
-		domain->id = id;
-	}
+	/* The place of a domain that ends by this is free then. */
+	if (!domain)
+		domain = ends ? endpoint->domain : unused_domain(viommu);
+	if (!domain)
+		return SLUICE_VIOMMU_S_NOMEM;
+	if (endpoint->domain)
+		leave(viommu, endpoint, flags_of_lock);
+	domain->id = id;
 	domain->endpoints++;
 	endpoint->domain = domain;
 	viommu->generation++;
@@ -195,10 +220,7 @@ static int detach(struct sluice_viommu *viommu, const uint8_t *out, uint64_t coo
 		return SLUICE_VIOMMU_S_INVAL;
 	if (!pending)
 		return SLUICE_VIOMMU_S_NOMEM;
-	endpoint->domain = NULL;
-	viommu->generation++;
-	if (--domain->endpoints == 0)
-		end_range(viommu, domain, 0, UINT64_MAX, flags);
+	leave(viommu, endpoint, flags);
 	held = !domain->endpoints && any_dying(domain, 0, UINT64_MAX);
 	if (!endpoint->holds && !held)
 		return SLUICE_VIOMMU_S_OK;
@@ -349,7 +371,7 @@ static int dispatch(struct sluice_viommu *viommu, const uint8_t *out, uint8_t *i
 {
 	switch (out[0]) {
 	case SLUICE_VIOMMU_T_ATTACH:
-		return attach(viommu, out);
+		return attach(viommu, out, flags);
 	case SLUICE_VIOMMU_T_DETACH:
 		return detach(viommu, out, cookie, flags);
 	case SLUICE_VIOMMU_T_MAP:

@@ -16,22 +16,15 @@
 #include "survey.h"
 #include "survey_stats.h"
 
-/*
- * What is assumed unless told. A KiB copied between cold buffers: 45 ns (measured on the machines
- * of docs/POOL.md: 3.1 us for 64 KiB). Sharing and taking back: 5 us, which is two requests to a
- * virtual IOMMU at an exit each; a hypercall that changes a page's state is dearer, an IOMMU whose
- * invalidations are deferred cheaper.
- */
-#define SHARE_NS 5000.
-#define COPY_NS	 45.
-
 static const char usage[] =
 	"usage: sluice survey record -o FILE [--seconds N] [--title TEXT] [--buffer KIB] "
 	"[-- COMMAND...]\n"
 	"       sluice survey report [--html OUT] [--share NS] [--copy NS] FILE\n"
 	"       sluice survey report --rows counts|sizes|figures|exposure|written|advice [--device "
 	"BDF] FILE\n"
-	"       sluice survey replay [--pool SIZE] [--share-from BYTES] FILE\n"
+	"       sluice survey replay [--pool SIZE] [--policy bounce|share|auto] [--share-from "
+	"BYTES]\n"
+	"                           [--share NS] [--copy NS] FILE\n"
 	"       sluice survey cut --events N [--skip N] FILE OUT\n";
 
 static int wrong(const char *what, const char *arg)
@@ -52,12 +45,12 @@ static int load(const char *path, struct survey *s)
 	return 2;
 }
 
-static bool parse_cost(const char *arg, double *v)
+bool survey_parse_cost(const char *arg, double *v)
 {
 	char *end;
 
 	*v = strtod(arg, &end);
-	return end != arg && !*end && *v > 0 && *v < 1e12;
+	return end != arg && !*end && *v > 0 && *v < 1e9;
 }
 
 static int write_html(const char *path, const struct survey *s, const struct survey_stats *stats,
@@ -86,7 +79,7 @@ static int report(int argc, char **argv)
 		{"device", required_argument, NULL, 'd'}, {"share", required_argument, NULL, 's'},
 		{"copy", required_argument, NULL, 'c'},	  {NULL, 0, NULL, 0},
 	};
-	struct survey_costs costs = {.share_ns = SHARE_NS, .copy_ns = COPY_NS};
+	struct survey_costs costs = SURVEY_COSTS;
 	const char *html = NULL, *rows = NULL, *device = NULL;
 	static struct survey_stats stats;
 	static struct survey s;
@@ -104,7 +97,7 @@ static int report(int argc, char **argv)
 		else if (c != 's' && c != 'c')
 			return wrong(c == ':' ? "an argument is missing" : "no such option",
 				     argv[optind - 1]);
-		else if (!parse_cost(optarg, c == 's' ? &costs.share_ns : &costs.copy_ns))
+		else if (!survey_parse_cost(optarg, c == 's' ? &costs.share_ns : &costs.copy_ns))
 			return wrong("not a positive number of ns", optarg);
 	}
 	if (optind + 1 != argc)

@@ -39,14 +39,17 @@ static const char style[] =
 	"th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);"
 	"white-space:nowrap}th{color:var(--dim);font-weight:600}"
 	"th:first-child,td:first-child{text-align:left}"
+	"@media(max-width:44rem){table{font-size:.78rem}th,td{padding:.25rem .35rem}"
+	"th,td:first-child{white-space:normal}}"
 	".plots{display:grid;gap:.8rem;"
 	"grid-template-columns:repeat(auto-fit,minmax(min(100%,350px),1fr))}"
 	"figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;"
 	"padding:.6rem}"
 	"figcaption{font-size:.92rem;font-weight:600;min-height:1.5em}"
-	"svg{display:block;width:100%;height:auto}"
+	"svg{display:block;width:100%;height:auto;overflow:visible}"
 	"svg text{font:12px system-ui,sans-serif;fill:var(--dim)}"
-	"svg .name{fill:var(--fg)}svg .word{fill:var(--mark);font-weight:600}"
+	"svg .name{fill:var(--fg)}svg .word{fill:var(--mark);font-weight:600;"
+	"stroke:var(--card);stroke-width:4px;paint-order:stroke}"
 	".grid{stroke:var(--line);fill:none}.mark{stroke:var(--mark);stroke-dasharray:4 3}"
 	".a,.b{fill:none;stroke-width:2;stroke-linejoin:round}.a{stroke:var(--a)}"
 	".b{stroke:var(--b)}.bars{fill:var(--bar)}"
@@ -125,9 +128,9 @@ static void plot_sizes(FILE *f, const struct survey_device *d, const struct surv
 		count[i] = (double)n / (double)d->maps;
 		bytes[i] = sum / (double)d->bytes;
 	}
-	svg_mark(f, svg_log2_at(a.even_from, LEN_LOW, LEN_HIGH), "break-even");
 	svg_line(f, "b", x, bytes, CURVE);
 	svg_line(f, "a", x, count, CURVE);
+	svg_mark(f, svg_log2_at(a.even_from, LEN_LOW, LEN_HIGH), "break-even");
 	svg_end(f);
 }
 

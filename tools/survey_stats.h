@@ -8,6 +8,8 @@
 #ifndef TOOLS_SURVEY_STATS_H
 #define TOOLS_SURVEY_STATS_H
 
+#include <sluice/policy.h>
+
 #include "survey.h"
 
 #define SURVEY_POINTS	240 /* of a line over time */
@@ -24,6 +26,21 @@ struct survey_costs {
 	double share_ns; /* to make a buffer's pages reachable and unreachable again */
 	double copy_ns;	 /* for a KiB */
 };
+
+/*
+ * What is assumed unless told: what policy auto starts from, too. A KiB copied between cold buffers:
+ * 45 ns (measured on the machines of docs/POOL.md: 3.1 us for 64 KiB). Sharing and taking back: 5 us,
+ * which is two requests to a virtual IOMMU at an exit each; a hypercall that changes a page's state is
+ * dearer, an IOMMU whose invalidations are deferred cheaper.
+ */
+#define SURVEY_COSTS                                                                               \
+	{                                                                                          \
+		.share_ns = (double)SLUICE_START_SHARE,                                            \
+		.copy_ns = (double)SLUICE_START_COPY / 1024                                        \
+	}
+
+/* A positive number of ns. */
+bool survey_parse_cost(const char *arg, double *v);
 
 struct survey_device {
 	uint32_t bdf;

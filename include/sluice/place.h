@@ -91,7 +91,8 @@ struct sluice_place {
 	struct sluice_node *root;
 	struct sluice_placed *free;
 	struct sluice_placed *first, *last; /* that linger */
-	uint64_t clock_cost;		    /* of looking at the clock: taken off what is timed */
+	bool follows;	     /* there is a clock, and a choice: auto can measure as it runs */
+	uint64_t clock_cost; /* of looking at the clock: taken off what is timed */
 	uint32_t waiting;
 	struct sluice_place_stats stats;
 };

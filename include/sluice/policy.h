@@ -73,6 +73,29 @@ SLUICE_API enum sluice_route sluice_policy_route(const struct sluice_policy *pol
 						 uint64_t len, uint32_t dir, bool whole,
 						 bool joins);
 
+/*
+ * What auto goes by before anything has been measured, in ns: a share in place and its taking back by
+ * a request to somebody, and copying 1 MiB. The same assumptions as in docs/SURVEY.md, "What follows",
+ * which says what they mean for each device: sharing from 44 KiB on from the device, from 74 KiB on
+ * to it.
+ */
+#define SLUICE_START_SHARE UINT64_C(5000)
+#define SLUICE_START_COPY  (UINT64_C(45) << 10)
+
+/**
+ * sluice_costs_start - fill the tables by assumption
+ * @costs: the tables, the caller's
+ * @share: what sharing a buffer in place and taking it back takes, whatever its length
+ * @copy:  what copying 1 MiB takes
+ *
+ * A bounce towards the device is taken as one copy and a clearing of half the cost, one from it as a
+ * copy more (docs/DESIGN.md, the rule). From there on auto follows what it sees; sluice_place_measure()
+ * replaces all of it by what was measured.
+ *
+ * Context: any; nobody goes by @costs yet.
+ */
+SLUICE_API void sluice_costs_start(struct sluice_costs *costs, uint64_t share, uint64_t copy);
+
 /**
  * sluice_costs_learn - one more measurement
  * @costs: the tables

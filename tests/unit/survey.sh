@@ -42,7 +42,21 @@ replay --pool 16K "$stream" >"$work/small"
 check "replay: a pool far too small refuses some" grep -qE 'want of space [1-9]' "$work/small"
 replay --pool 2M --share-from 4K "$stream" >"$work/shared"
 check "replay: what is shared in place is not copied" sh -c \
-	"grep -qE '^shared in place [1-9]' '$work/shared' && ! cmp -s '$work/one' '$work/shared'"
+	"grep -qE '^in place *[1-9]' '$work/shared' && ! cmp -s '$work/one' '$work/shared'"
+
+files=docs/survey/6.1-observe-blk-fs.sv
+reachable() { sed -n "s/^exposed *\(.*\) reachable.*/\1/p" "$1"; }
+replay --pool 8M --policy bounce "$files" >"$work/bounce"
+# At 0.8 us a sharing, so that there is something on both sides whichever sample is there.
+replay --pool 8M --policy auto --share 800 "$files" >"$work/auto"
+replay --pool 8M --policy share "$files" >"$work/share"
+check "replay: bounce makes nothing reachable in place" test "$(reachable "$work/bounce")" = "0 B"
+shares() { sed -n "s/^shares *\([0-9]*\).*/\1/p" "$1"; }
+check "replay: auto shares some of what share shares" \
+	test "$(shares "$work/auto")" -gt 0 -a "$(shares "$work/auto")" -lt "$(shares "$work/share")"
+replay --pool 8M --policy auto --share 0.001 "$files" >"$work/free"
+check "replay: what costs nothing is shared whenever it can be" \
+	test "$(shares "$work/free")" = "$(shares "$work/share")"
 
 check "cut: a piece" sluice survey cut --events 500 --skip 100 "$stream" "$work/piece"
 check "cut: the piece has as many events" sh -c "'$SLUICE' survey report '$work/piece' | grep -q ' of 500 events'"
@@ -59,6 +73,7 @@ check "report: a file that is not there" fails "No such file" sluice survey repo
 head -c 3000 "$stream" >"$work/part"
 check "report: a stream without its end says so" sh -c "'$SLUICE' survey report '$work/part' | grep -q 'has no end'"
 check "replay: a size that is none" fails "not a size" sluice survey replay --pool x "$stream"
+check "replay: a policy that is none" fails "bounce, share or auto" sluice survey replay --policy x "$stream"
 
 mkdir -p "$work/debugfs/0000:00:05.0" "$work/debugfs/0000:00:06.0"
 printf 'pool bar:0000:00:04.0/2\npool_bytes 16777216\npool_used 4096\npool_used_max 8192\n' >"$work/debugfs/pool"

@@ -153,6 +153,9 @@ static int peek(uint32_t id, uint64_t dev)
 
 static void attaching(void **state)
 {
+	struct sluice_hold hold;
+	uint32_t n;
+
 	(void)state;
 	assert_int_equal(attach(1, 99, 0), 6); /* no such endpoint: NOENT */
 	assert_int_equal(attach(0, 10, 0), 5); /* not in domain_range */
@@ -161,7 +164,37 @@ static void attaching(void **state)
 	assert_int_equal(attach(1, 10, 1), 4); /* bypass is not offered */
 	assert_int_equal(attach(1, 10, 0), 0);
 	assert_int_equal(attach(1, 10, 0), 0);
-	assert_int_equal(attach(2, 10, 0), 2); /* moving takes a DETACH: UNSUPP */
+	assert_int_equal(map(1, 0x1000, 0x1fff, PHYS, 3), 0);
+	assert_int_equal(peek(10, 0x1000), 1);
+	/* 5.13.6.3.2: SHOULD behave as after a DETACH; Linux relies on it. */
+	assert_int_equal(attach(2, 10, 0), 0);
+	assert_int_equal(peek(10, 0x1000), -ENOENT);
+	assert_int_equal(map(1, 0x2000, 0x2fff, PHYS, 3), 6); /* its domain is gone */
+	assert_int_equal(map(2, 0x1000, 0x1fff, PHYS + 4096, 3), 0);
+	assert_int_equal(peek(10, 0x1000), 2);
+	/* One that cannot be left at once: MUST be rejected with UNSUPP, and nothing changes. */
+	assert_int_equal(sluice_view_map(view_of(10), 0x1000, 1, SLUICE_READ, &hold, 1, &n), 0);
+	assert_int_equal(attach(1, 10, 0), 2);
+	assert_int_equal(peek(10, 0x1000), 2);
+	sluice_view_unmap(view_of(10), &hold, 1);
+	assert_int_equal(attach(1, 10, 0), 0);
+	assert_int_equal(peek(10, 0x1000), -ENOENT);
+	/* Where another endpoint stays, so do its mappings; without room for a domain, all does. */
+	assert_int_equal(map(1, 0x1000, 0x1fff, PHYS, 3), 0);
+	assert_int_equal(attach(1, 11, 0), 0);
+	assert_int_equal(attach(2, 11, 0), 0);
+	assert_int_equal(peek(10, 0x1000), 1);
+	assert_int_equal(peek(11, 0x1000), -ENOENT);
+	assert_int_equal(attach(1, 11, 0), 0);
+	assert_int_equal(attach(2, 10, 0), 0);
+	assert_int_equal(peek(11, 0x1000), 1);
+	assert_int_equal(detach(1, 11, 1), 0);
+	assert_int_equal(attach(2, 11, 0), 0);
+	assert_int_equal(attach(1, 10, 0), 0);
+	assert_int_equal(attach(3, 11, 0), 0); /* in the room of the domain that ends by it */
+	assert_int_equal(attach(3, 10, 0), 0);
+	assert_int_equal(attach(1, 10, 0), 0);
+	assert_int_equal(detach(3, 11, 1), 0);
 	assert_int_equal(attach(2, 11, 0), 0);
 	assert_int_equal(detach(1, 99, 1), 6);
 	assert_int_equal(detach(1, 11, 1), 4);
