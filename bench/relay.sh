@@ -18,10 +18,11 @@
 # cache. At queue depth 32 the load sleeps when nothing has completed, at depth 1 it spins, as an
 # application does that wants latency.
 #
-# Besides, for the relay: the rate of its copying (bytes moved / its processor time, which charges
-# the copying with everything else that it does) beside memcpy on the same working set; how often
-# it wakes up in ten idle seconds with a connected front-end; and the most that its pool held
-# beside the bytes in flight.
+# Besides, for the relay: the rate of its copying beside memcpy on the same working set, twice:
+# "copying" is bytes moved / its processor time, which charges the copying with everything else that
+# it does, spinning included; "copying-alone" takes of that time what perf finds in memcpy and memset.
+# How often it wakes up in ten idle seconds with a connected front-end. The most that its pool held
+# beside the bytes in flight. And by perf where its time goes, function by function.
 #
 # usage: bench/relay.sh [-d] [-r ROUNDS] [-t SECONDS_A_JOB] [CANDIDATE]...
 #	-d	the table and the CSV replace those in docs/
@@ -63,7 +64,9 @@ cleanup() {
 }
 
 # processor_ns: what the relay has used so far, all of its threads.
-processor_ns() { cat "/proc/$RELAY_PID/task"/*/schedstat | awk '{ n += $1 } END { print n }'; }
+processor_ns() {
+	cat "/proc/$RELAY_PID/task"/*/schedstat | awk '{ n += $1 } END { printf "%.0f\n", n }'
+}
 
 # wake_ups: how often its threads and its helper gave up a processor or lost one.
 wake_ups() {
@@ -141,6 +144,43 @@ pool_high() {
 		'BEGIN { print high / (n + rings) }'
 }
 
+# profile NAME BACKEND OPERATION BLOCK DEPTH WAIT UNIT: by function, of the default relay. The clock is
+# sampled: a virtual machine has no counters.
+profile() {
+	local before after ns load
+	peers_up shadow "$2"
+	before=$(processor_ns)
+	"$LOAD" "$SOCKET" "$3" "$4" "$5" 3 "$6" >"$VM_DIR/load" &
+	load=$!
+	sleep 0.4
+	perf record -q -e cpu-clock -F 3000 -o "$VM_DIR/perf" -p "$RELAY_PID" sleep 2.5 >/dev/null 2>&1
+	wait $load || die "$1: the load failed under perf"
+	after=$(processor_ns)
+	# perf looks for a living process' files where that one sees them, and the relay sees none.
+	peers_stop
+	perf report -i "$VM_DIR/perf" --no-children --sort symbol -F overhead,symbol --stdio 2>/dev/null |
+		awk '/%/ { sub("%", "", $1); print $1, $2 == "[k]" ? "kernel" : "", $3 }' |
+		sort -rn >"$VM_DIR/profile"
+	[ -s "$VM_DIR/profile" ] || {
+		say "perf gives no samples here"
+		return
+	}
+	ns=$((after - before))
+	case $4 in
+	131072)
+		awk -v ns=$ns -v block="$4" -v iops="$(cut -d' ' -f1 "$VM_DIR/load")" '
+			/mem(cpy|move|set)/ { part += $1 / 100 }
+			END { print iops * 3.25 * block / 1048576 / (part * ns / 1e9) }' "$VM_DIR/profile" >"$VM_DIR/cost"
+		sample shadow "$1-copying-alone" "$(cat "$VM_DIR/cost")" MiB/s
+		;;
+	esac
+	awk -v job="$1" -v ns="$(awk -v ns=$ns '{ print ns / ($1 * 3.25) }' "$VM_DIR/load")" '
+		NR == 1 { printf "| %s: %.0f ns of processor time a request | |\n|---|---|\n", job, ns }
+		NR <= 14 { printf "| %s | %.1f %% |\n", $2 == "kernel" ? $3 " (kernel)" : $2, $1; next }
+		{ rest += $1 }
+		END { printf "| all others | %.1f %% |\n\n", rest }' "$VM_DIR/profile" >>"$PROFILE"
+}
+
 # idle CANDIDATE: ten seconds with a connected front-end that asks for nothing.
 idle() {
 	local before after load
@@ -166,6 +206,8 @@ disk_create "$DISK" $FILE_BYTES
 mkdir -p "$ROOT/build/bench"
 CSV=$ROOT/build/bench/relay.csv
 TABLE=$ROOT/build/bench/relay.md
+PROFILE=$ROOT/build/bench/relay-profile.md
+rm -f "$PROFILE"
 echo "round,candidate,job,value,unit" >"$CSV"
 
 turn=0
@@ -178,9 +220,22 @@ for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		done
 		turn=$((turn + 1))
 	done <<<"$JOBS"
-	sample memcpy 128k-copying "$("$COPY" 131072 32 0.5)" MiB/s
-	sample memcpy 4k-copying "$("$COPY" 4096 32 0.5)" MiB/s
+	for block in 131072 4096; do
+		sample memcpy "$((block / 1024))k-copying" "$("$COPY" $block 32 0.3)" MiB/s
+		for piece in 512 4096; do
+			sample "memcpy-clear-$piece" "$((block / 1024))k-copying" \
+				"$("$COPY" $block 32 0.3 $piece)" MiB/s
+		done
+	done
 done
+if command -v perf >/dev/null; then
+	say "profile"
+	while read -r name backend operation block depth how unit; do
+		profile "$name" "$backend" "$operation" "$block" "$depth" "$how" "$unit" </dev/null
+	done <<<"$JOBS"
+else
+	say "there is no perf: nothing is said about where the time goes"
+fi
 say "idle"
 ROUND=1
 for candidate in "${candidates[@]}"; do
@@ -189,7 +244,7 @@ done
 
 # table: medians as Markdown, from the CSV.
 table() {
-	awk -F, -v order="${candidates[*]} memcpy" '
+	awk -F, -v order="${candidates[*]} memcpy memcpy-clear-512 memcpy-clear-4096" '
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
 		{ v[$2, $3, ++n[$2, $3]] = $4 }
@@ -232,5 +287,6 @@ table() {
 if [ -n "$docs" ]; then
 	cp "$CSV" "$ROOT/docs/bench-relay.csv"
 	cp "$TABLE" "$ROOT/docs/bench-relay.md"
+	[ ! -e "$PROFILE" ] || { echo && cat "$PROFILE"; } >>"$ROOT/docs/bench-relay.md"
 fi
 say "All samples: $CSV"

@@ -17,10 +17,10 @@
 #include "shadow.h"
 #include "state.h"
 
-#define SLICE_NS       UINT64_C(200000) /* after which the sockets are looked at */
-#define EVENTS	       64
-#define CROWDED_NS     UINT64_C(60000)
-#define CROWDED_FOR_NS UINT64_C(100000000)
+#define SLICE_NS      UINT64_C(200000) /* after which the sockets are looked at */
+#define EVENTS	      64
+#define CROWDED_NS    UINT64_C(60000)
+#define CROWDED_TIMES 16
 
 void loop_activate(struct queue *q)
 {
@@ -135,15 +135,17 @@ static void one_broke(struct relay *r, struct queue *q)
 
 /* The peers may need the processor that this one spins on. If it is long until it comes back, others
  * need it too: then to spin is to be taken off it when there is work, and sleeping is the faster
- * way, since who wakes up is let in soon. */
+ * way, since who wakes up is let in soon. So nothing is spun for until the loss is a small part of
+ * the time that has passed. */
 static void yield(struct shadow *s)
 {
-	uint64_t before = s->now;
+	uint64_t before = s->now, lost;
 
 	sched_yield();
 	s->now = now_ns();
-	if (s->now - before > CROWDED_NS)
-		s->crowded = s->now + CROWDED_FOR_NS;
+	lost = s->now - before;
+	if (lost > CROWDED_NS)
+		s->crowded = s->now + lost * CROWDED_TIMES;
 }
 
 /* What one queue gives back may be what another one waits for. */

@@ -15,7 +15,7 @@ PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-stat
 PKG_VM_TEST="strace"
 PKG_SURVEY="mmdebstrap"
 PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0 dpkg xz-utils"
-PKG_BENCH_RELAY="curl"
+PKG_BENCH_RELAY="curl linux-perf"
 
 # The distribution's name decides before anything else: the packages are Debian's by name.
 packages_supported() {
