@@ -444,11 +444,6 @@ void stats_serve(struct shadow *s);
 /* shadow.c */
 
 /**
- * now_ns - nanoseconds on a clock that only goes forward
- */
-uint64_t now_ns(void);
-
-/**
  * shadow_init - at the start of the process
  * @options: kept
  *
