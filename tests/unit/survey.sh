@@ -47,7 +47,7 @@ check "replay: what is shared in place is not copied" sh -c \
 files=docs/survey/6.1-observe-blk-fs.sv
 reachable() { sed -n "s/^exposed *\(.*\) reachable.*/\1/p" "$1"; }
 replay --pool 8M --policy bounce "$files" >"$work/bounce"
-replay --pool 8M --policy auto "$files" >"$work/auto"
+replay --pool 8M --policy auto --share 500 "$files" >"$work/auto"
 replay --pool 8M --policy share "$files" >"$work/share"
 check "replay: bounce makes nothing reachable in place" test "$(reachable "$work/bounce")" = "0 B"
 shares() { sed -n "s/^shares *\([0-9]*\).*/\1/p" "$1"; }
