@@ -38,7 +38,7 @@ size_t sluice_cache_size(void)
 
 static uint32_t depth_of(uint32_t kind)
 {
-	uint32_t depth = STACK_MAX / kind_bytes(kind);
+	uint32_t depth = STACK_MAX / (sluice_kind_units[kind] << SLUICE_UNIT_SHIFT);
 
 	return depth < 2 ? 2 : depth > DEPTH_MAX ? DEPTH_MAX : depth;
 }
@@ -72,14 +72,19 @@ struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_
 static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 {
 	uint32_t g = unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT), first;
-	struct head_seen seen;
+	uint32_t head;
 
+	/* Nobody else can have it. */
+	if (kind == KIND_RESERVED) {
+		sluice_reserve_release(pool, g);
+		return;
+	}
 	pool->silence = 0;
 	if (kind >= SLUICE_POOL_CLASSES) {
 		sluice_runs_release(pool, g);
 		return;
 	}
-	if (!run_at(pool, g, &first, &seen))
+	if (!run_at(pool, g, &first, &head))
 		return; /* cannot be: a slab with a taken slot stays */
 	(void)sluice_slab_release(
 		pool, first,
@@ -112,7 +117,7 @@ static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	for (uint32_t i = 0; i < left; i++)
 		stack[i] = stack[i + n];
 	cache->height[kind] = (uint8_t)left;
-	sluice_store_u32(&cache->held, cache->held - n * kind_units(kind));
+	sluice_store_u32(&cache->held, cache->held - n * sluice_kind_units[kind]);
 }
 
 static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
@@ -184,10 +189,9 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		g = link - 1;
 	}
 	if (found) {
-		uint64_t used;
+		uint64_t used = sluice_pool_in_runs(pool);
 
 		sluice_pool_check_low(pool);
-		used = pool->stats.bytes - (pool->free_granules << SLUICE_GRANULE_SHIFT);
 		if (used > pool->stats.used_max)
 			pool->stats.used_max = used;
 	}
@@ -201,7 +205,7 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		return false;
 	*unit = g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
 	if (class < SLUICE_POOL_CLASSES) {
-		uint32_t first = *unit, units = kind_units(class);
+		uint32_t first = *unit, units = sluice_kind_units[class];
 
 		*unit = first + (uint32_t)__builtin_ctz(taken) * units;
 		for (taken &= taken - 1; taken; taken &= taken - 1)
@@ -232,20 +236,36 @@ static bool from_pool_hard(struct sluice_pool *pool, struct sluice_cache *cache,
 	return more && from_pool(pool, cache, class, count, align, unit);
 }
 
-bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t *class,
-			 uint32_t count, uint32_t align, uint32_t *unit)
+int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t size,
+			uint32_t align, uint32_t *kind, uint64_t *units, uint32_t *unit)
 {
-	if (from_pool(pool, cache, *class, count, align, unit) ||
-	    from_pool_hard(pool, cache, *class, count, align, unit))
-		return true;
-	/* Slabs of most classes are longer than a granule; one of those may still be there. */
-	if (*class < SLUICE_POOL_CLASSES) {
-		*class = SLUICE_POOL_CLASSES;
-		if (from_pool(pool, cache, *class, 1, 1, unit))
-			return true;
+	uint32_t class = *kind < SLUICE_POOL_CLASSES ? *kind : SLUICE_POOL_CLASSES, count = 1;
+
+	if (class < SLUICE_POOL_CLASSES) {
+		*units = sluice_kind_units[class];
+		align = 1; /* all slots of the class have it */
+	} else {
+		if (size > (uint64_t)sluice_load_u32(&pool->span_max) << SLUICE_GRANULE_SHIFT)
+			return -E2BIG;
+		count = (uint32_t)((size + SLUICE_GRANULE_BYTES - 1) >> SLUICE_GRANULE_SHIFT);
+		align = align > SLUICE_GRANULE_BYTES ? align >> SLUICE_GRANULE_SHIFT : 1;
+		*units = granule_unit(count);
+		*kind = run_kind(count);
 	}
+	cache->misses++;
+	if (from_pool(pool, cache, class, count, align, unit) ||
+	    from_pool_hard(pool, cache, class, count, align, unit))
+		return 0;
+	/* Slabs of most classes are longer than a granule; one of those may still be there. */
+	if (class < SLUICE_POOL_CLASSES) {
+		*kind = SLUICE_POOL_CLASSES;
+		*units = granule_unit(1);
+		if (from_pool(pool, cache, SLUICE_POOL_CLASSES, 1, 1, unit))
+			return 0;
+	}
+	cache->misses--;
 	sluice_count(&pool->full, 1);
-	return false;
+	return -ENOSPC;
 }
 
 void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
@@ -254,9 +274,9 @@ void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache
 	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low)) {
 		if (cache->height[kind] == cache->depth[kind])
 			give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);
-		if (cache->held + kind_units(kind) > sluice_load_u32(&pool->cache_limit))
+		if (cache->held + sluice_kind_units[kind] > sluice_load_u32(&pool->cache_limit))
 			give_back_next(pool, cache);
-		if (cache->held + kind_units(kind) <= sluice_load_u32(&pool->cache_limit)) {
+		if (cache->held + sluice_kind_units[kind] <= sluice_load_u32(&pool->cache_limit)) {
 			cache_push(cache, kind, unit);
 			return;
 		}
@@ -329,7 +349,7 @@ void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *
 		unsigned long flags = sluice_lock(&cache->lock);
 
 		stats->cached += (uint64_t)cache->held << SLUICE_UNIT_SHIFT;
-		given += cache->bytes_given;
+		given += cache->given;
 		sluice_unlock(&cache->lock, flags);
 	}
 	for (uint32_t i = 0; i < pool->n_caches; i++) {
@@ -337,10 +357,10 @@ void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *
 		unsigned long flags = sluice_lock(&cache->lock);
 
 		stats->allocs += cache->allocs;
-		stats->cache_hits += cache->hits;
-		taken += cache->bytes_taken;
+		stats->cache_hits += cache->allocs - cache->misses;
+		taken += cache->taken;
 		sluice_unlock(&cache->lock, flags);
 	}
-	stats->used = taken - given;
+	stats->used = (taken - given) << SLUICE_UNIT_SHIFT;
 	stats->full = sluice_load_u64(&pool->full);
 }

@@ -16,30 +16,29 @@ struct sluice_cache {
 	struct sluice_lock lock;
 	uint32_t held; /* units in all stacks */
 	uint32_t next; /* the stack that is emptied next */
-	uint64_t allocs, hits;
-	uint64_t bytes_taken, bytes_given; /* of slots, through this cache */
+	uint64_t allocs, misses;
+	uint64_t taken, given; /* units of slots, through this cache */
 	uint8_t height[CACHE_KINDS];
 	uint8_t depth[CACHE_KINDS];		/* the most that height may be */
 	uint32_t stack[CACHE_KINDS][DEPTH_MAX]; /* unit numbers */
 };
 
-/* cache.c: what happens rarely. refill sets class to SLUICE_POOL_CLASSES if it is a granule instead. */
-struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_t *index,
-					       unsigned long *flags);
-bool sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t *class,
-			 uint32_t count, uint32_t align, uint32_t *unit);
-void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
-			    uint32_t kind);
-
-static inline uint32_t kind_units(uint32_t kind)
-{
-	return kind_bytes(kind) >> SLUICE_UNIT_SHIFT;
-}
+/*
+ * cache.c: what happens rarely. refill takes a slot from the pool and says what kind it is and how
+ * long: 0, -ENOSPC or -E2BIG.
+ */
+SLUICE_RARE struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool,
+							   uint32_t *index, unsigned long *flags);
+SLUICE_RARE int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache,
+				    uint64_t size, uint32_t align, uint32_t *kind, uint64_t *units,
+				    uint32_t *unit);
+SLUICE_RARE void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache,
+					uint32_t unit, uint32_t kind);
 
 static inline void cache_push(struct sluice_cache *cache, uint32_t kind, uint32_t unit)
 {
 	cache->stack[kind][cache->height[kind]++] = unit;
-	sluice_store_u32(&cache->held, cache->held + kind_units(kind));
+	sluice_store_u32(&cache->held, cache->held + sluice_kind_units[kind]);
 }
 
 /* Lock this CPU's cache, or another one if it is busy; index is the number of the one that it is.
@@ -62,42 +61,52 @@ static inline void cache_unlock(struct sluice_cache *cache, unsigned long flags)
 	sluice_unlock(&cache->lock, flags);
 }
 
+/* The slot is the caller's. With the lock. */
+static inline void cache_taken(struct sluice_pool *pool, struct sluice_cache *cache,
+			       const struct sluice_slot *slot)
+{
+	uint8_t *kind = &chunk_at(pool, slot->dev)->kind[unit_at(pool, slot->dev)];
+
+	/* Mostly what it was before: then the line, which others read, stays as it is. */
+	if (*kind != slot->kind)
+		*kind = (uint8_t)slot->kind;
+	/* Release: whoever claims the slot knows its kind. */
+	sluice_store_release_u32(&slot->record->tag, 0);
+	cache->allocs++;
+	cache->taken += slot->size >> SLUICE_UNIT_SHIFT;
+}
+
+/* The kind of slots that meet a request, or NO_KIND if none that caches keep is sure to. */
+static inline uint32_t kind_for(uint64_t size, uint32_t align)
+{
+	uint32_t class = slab_class(size, align);
+
+	if (class < SLUICE_POOL_CLASSES)
+		return class;
+	if (size > CACHE_RUNS << SLUICE_GRANULE_SHIFT || align > SLUICE_GRANULE_BYTES)
+		return NO_KIND;
+	return SLUICE_POOL_CLASSES + (uint32_t)((size - 1) >> SLUICE_GRANULE_SHIFT);
+}
+
 /* As sluice_pool_alloc(); size and align have been checked. With the cache's lock. */
 static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t size,
 			     uint32_t align, struct sluice_slot *slot)
 {
-	uint32_t class = slab_class(size, align), kind = class, count = 0, unit;
-	uint64_t bytes;
+	uint32_t kind = kind_for(size, align), unit;
+	uint64_t units;
 
-	if (class < SLUICE_POOL_CLASSES) {
-		bytes = sluice_slab_shapes[class].bytes;
-		align = 1; /* all slots of the class have it */
-	} else {
-		if (size > (uint64_t)sluice_load_u32(&pool->span_max) << SLUICE_GRANULE_SHIFT)
-			return -E2BIG;
-		count = (uint32_t)((size + SLUICE_GRANULE_BYTES - 1) >> SLUICE_GRANULE_SHIFT);
-		bytes = (uint64_t)count << SLUICE_GRANULE_SHIFT;
-		kind = count <= CACHE_RUNS ? SLUICE_POOL_CLASSES + count - 1 : NO_KIND;
-		align = align > SLUICE_GRANULE_BYTES ? align >> SLUICE_GRANULE_SHIFT : 1;
-	}
-	if (kind < CACHE_KINDS && align == 1 && cache->height[kind]) {
+	if (kind < CACHE_KINDS && cache->height[kind]) {
 		unit = cache->stack[kind][--cache->height[kind]];
-		sluice_store_u32(&cache->held, cache->held - kind_units(kind));
-		cache->hits++;
+		units = sluice_kind_units[kind];
+		sluice_store_u32(&cache->held, cache->held - (uint32_t)units);
 	} else {
-		uint32_t from = class;
+		int ret = sluice_cache_refill(pool, cache, size, align, &kind, &units, &unit);
 
-		if (!sluice_cache_refill(pool, cache, &from, count, align, &unit))
-			return -ENOSPC;
-		if (from != class) {
-			kind = from;
-			bytes = SLUICE_GRANULE_BYTES;
-		}
+		if (ret)
+			return ret;
 	}
-	(void)slot_at(pool, unit, kind, bytes, slot);
-	sluice_store_u32(&slot->record->tag, 0);
-	cache->allocs++;
-	cache->bytes_taken += bytes;
+	(void)slot_at(pool, unit, kind, units << SLUICE_UNIT_SHIFT, slot);
+	cache_taken(pool, cache, slot);
 	return 0;
 }
 
@@ -109,10 +118,10 @@ static inline void cache_give(struct sluice_pool *pool, struct sluice_cache *cac
 	uint32_t unit = (uint32_t)((slot->dev - pool->dev) >> SLUICE_UNIT_SHIFT);
 
 	sluice_store_u32(&slot->record->tag, TAG_FREE);
-	cache->bytes_given += slot->size;
+	cache->given += slot->size >> SLUICE_UNIT_SHIFT;
 	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low) &&
 	    cache->height[kind] < cache->depth[kind] &&
-	    cache->held + kind_units(kind) <= sluice_load_u32(&pool->cache_limit))
+	    cache->held + sluice_kind_units[kind] <= sluice_load_u32(&pool->cache_limit))
 		cache_push(cache, kind, unit);
 	else
 		sluice_cache_give_back(pool, cache, unit, kind);

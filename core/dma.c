@@ -26,6 +26,7 @@
 
 #include "cache.h"
 #include "place.h"
+#include "reserve.h"
 #include "turn.h"
 
 #define STATE_LIVE     1u
@@ -171,14 +172,34 @@ static bool guard_check(const struct sluice_slot *slot, uint64_t from, uint64_t 
 	return whole;
 }
 
-static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
-		  uint32_t mask, uint64_t *addr)
+/* Make the slot an image of the buffer, and the mapping live. */
+static uint64_t lay_down(const struct sluice_dma *dma, const struct sluice_slot *slot,
+			 uint64_t orig, uint64_t len, enum sluice_dir dir, uint32_t off)
+{
+	sluice_copy((uint8_t *)slot->cpu + off, sluice_orig(orig), len);
+	if (dma->guard) {
+		guard_fill(slot, 0, off);
+		guard_fill(slot, off + len, slot->size);
+	}
+	sluice_store_u64(&slot->record->orig, orig);
+	sluice_store_u32(&slot->record->len, (uint32_t)len);
+	/* Release: whoever sees the mapping live sees its record. */
+	sluice_store_release_u32(&slot->record->tag, tag_make(dma, STATE_LIVE, (uint32_t)dir, off));
+	return slot->dev + off;
+}
+
+/*
+ * Map through a slot of the pool or, with a claim on the device's reserve, through one of that: which
+ * is nobody else's turn, and nothing to wait for.
+ */
+static inline int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+			 uint32_t mask, uint32_t claimed, uint64_t *addr)
 {
 	uint32_t index, off = (uint32_t)(orig & mask);
 	uint64_t size = off + len + (dma->guard ? GUARD : 0);
 	uint32_t align = segment_align(dma, off, len);
 	struct sluice_cache *cache;
-	bool anyone;
+	bool anyone = false;
 	struct sluice_slot slot;
 	unsigned long flags;
 	int ret;
@@ -187,29 +208,25 @@ static int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slui
 		return refuse(dma);
 	if (align < mask + 1)
 		align = mask + 1;
-	anyone = turn_anyone(dma->pool);
-	if (anyone && !sluice_turn_may_map(dma, len))
-		return turn_away(dma);
+	if (!claimed) {
+		anyone = turn_anyone(dma->pool);
+		if (anyone && !sluice_turn_may_map(dma, len))
+			return turn_away(dma);
+	}
 	cache = cache_lock(dma->pool, &index, &flags);
-	ret = cache_take(dma->pool, cache, size, align, &slot);
+	if (claimed)
+		ret = sluice_reserve_take(dma, cache, claimed, size, align, &slot);
+	else
+		ret = cache_take(dma->pool, cache, size, align, &slot);
 	count_take(&dma->stats[index], ret, len);
 	cache_unlock(cache, flags);
-	if (ret == -ENOSPC)
+	if (!claimed && ret == -ENOSPC)
 		sluice_turn_wait(dma, len);
 	else if (anyone && ret == 0)
 		sluice_turn_met(dma, len, 1);
 	if (ret)
 		return ret;
-	sluice_copy((uint8_t *)slot.cpu + off, sluice_orig(orig), len);
-	if (dma->guard) {
-		guard_fill(&slot, 0, off);
-		guard_fill(&slot, off + len, slot.size);
-	}
-	sluice_store_u64(&slot.record->orig, orig);
-	sluice_store_u32(&slot.record->len, (uint32_t)len);
-	/* Release: whoever sees the mapping live sees its record. */
-	sluice_store_release_u32(&slot.record->tag, tag_make(dma, STATE_LIVE, (uint32_t)dir, off));
-	*addr = slot.dev + off;
+	*addr = lay_down(dma, &slot, orig, len, dir, off);
 	return 0;
 }
 
@@ -222,7 +239,7 @@ int sluice_dma_refuse(struct sluice_dma *dma)
 int sluice_dma_bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		      uint32_t mask, uint64_t *addr)
 {
-	return bounce(dma, orig, len, dir, mask, addr);
+	return bounce(dma, orig, len, dir, mask, 0, addr);
 }
 
 bool sluice_dma_valid(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
@@ -234,16 +251,51 @@ bool sluice_dma_valid(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
 	       (uint32_t)dir <= SLUICE_FROM_DEVICE && mask <= OFF_MASK && !(mask & (mask + 1));
 }
 
-int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
-		   uint64_t *addr)
+/* By the pool or, if that is what the caller has claimed, by the reserve. */
+static inline int map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		      uint32_t claimed, uint64_t *addr)
 {
 	uint32_t mask = sluice_load_u32(&dma->min_align_mask);
 
 	if (!sluice_dma_valid(dma, orig, len, dir))
 		return refuse(dma);
-	if (dma->place)
+	/* With a claim all other ways have been tried: it bounces. */
+	if (dma->place && !claimed)
 		return sluice_place_map(dma, orig, len, dir, mask, addr);
-	return bounce(dma, orig, len, dir, mask, addr);
+	return bounce(dma, orig, len, dir, mask, claimed, addr);
+}
+
+/* The pool had no room: but perhaps the reserve has, if the device has one. */
+__attribute__((__noinline__)) static int map_in_reserve(struct sluice_dma *dma, uint64_t orig,
+							uint64_t len, enum sluice_dir dir,
+							uint64_t *addr)
+{
+	uint32_t claimed = sluice_reserve_join(dma, len);
+	int ret;
+
+	if (!claimed)
+		return -ENOSPC;
+	ret = map(dma, orig, len, dir, claimed, addr);
+	sluice_dma_reserve_end(dma, claimed);
+	if (ret == 0)
+		sluice_dma_list_done(dma, len, 0);
+	return ret;
+}
+
+int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+		   uint64_t *addr)
+{
+	int ret = map(dma, orig, len, dir, 0, addr);
+
+	return ret == -ENOSPC ? map_in_reserve(dma, orig, len, dir, addr) : ret;
+}
+
+int sluice_dma_list_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
+			uint32_t claimed, uint64_t *addr)
+{
+	if (claimed)
+		return map(dma, orig, len, dir, claimed, addr);
+	return map(dma, orig, len, dir, 0, addr);
 }
 
 /*
@@ -251,10 +303,9 @@ int sluice_dma_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum slu
  * fills in the tag and the address at which the mapping starts.
  */
 static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
-			 struct sluice_slot *slot, struct head_seen *seen, uint32_t *tag,
-			 uint64_t *start)
+			 struct sluice_slot *slot, uint32_t *tag, uint64_t *start)
 {
-	if (find_slot(dma->pool, addr, slot, seen))
+	if (find_slot(dma->pool, addr, slot))
 		return false;
 	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
 	*tag = sluice_load_acquire_u32(&slot->record->tag);
@@ -262,27 +313,54 @@ static bool find_mapping(struct sluice_dma *dma, uint64_t addr, uint32_t state,
 	return (*tag & STATE_MASK) == state && *tag >> ID_SHIFT == dma->id && addr >= *start;
 }
 
+/* Where the slot starts whose mapping starts at addr, by the slow way; UINT64_MAX if there is none. */
+static SLUICE_RARE uint64_t find_start(struct sluice_dma *dma, uint64_t addr, uint32_t state)
+{
+	struct sluice_slot slot;
+	uint64_t start;
+	uint32_t tag;
+
+	if (!find_mapping(dma, addr, state, &slot, &tag, &start) || addr != start)
+		return UINT64_MAX;
+	return slot.dev;
+}
+
 /*
- * Claim the mapping that starts at addr for ending it. The length is compared again after the claim,
- * and so is the head of the slot's run: what was found before may have been another mapping at the
- * same place, in a slot of another kind. From the claim on nothing of it changes. (Found by
- * tests/proof/cache.pml: FIND_ONCE.)
+ * Claim the mapping that starts at addr for ending it, and fill in its slot. Whatever was found
+ * before, the tag that is claimed says that a slot starts there and that this is what it is mapped
+ * as; its length is compared again after the claim, and its kind asked for only then: from the claim
+ * on nothing of it changes. (See tests/proof/cache.pml: NO_RECHECK, KIND_FIRST.)
  */
 static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t dir, uint32_t state,
-		  struct sluice_slot *slot, uint32_t *tag)
+		  struct sluice_slot *slot)
 {
-	struct head_seen seen;
-	uint64_t start;
+	uint64_t start = addr & ~(uint64_t)(SLUICE_UNIT_BYTES - 1);
+	struct sluice_chunk *chunk = chunk_at(dma->pool, addr);
+	uint32_t tag = tag_make(dma, state, dir, (uint32_t)(addr - start));
+	struct sluice_record *record;
 
-	if (!find_mapping(dma, addr, state, slot, &seen, tag, &start) || addr != start ||
-	    (*tag >> DIR_SHIFT & DIR_MASK) != dir || sluice_load_u32(&slot->record->len) != len)
+	if (!chunk)
 		return false;
-	if (!sluice_cas_u32(&slot->record->tag, *tag, (*tag & ~STATE_MASK) | STATE_BUSY))
+	record = &chunk->record[unit_at(dma->pool, start)];
+	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
+	if (sluice_load_acquire_u32(&record->tag) != tag) {
+		/* It may start further into its slot. */
+		start = find_start(dma, addr, state);
+		chunk = start == UINT64_MAX ? NULL : chunk_at(dma->pool, start);
+		if (!chunk)
+			return false;
+		tag = tag_make(dma, state, dir, (uint32_t)(addr - start));
+		record = &chunk->record[unit_at(dma->pool, start)];
+	}
+	if (sluice_load_u32(&record->len) != len ||
+	    !sluice_cas_u32(&record->tag, tag, (tag & ~STATE_MASK) | STATE_BUSY))
 		return false;
-	if (sluice_load_u32(&slot->record->len) == len && head_stands(&seen))
-		return true;
-	sluice_store_release_u32(&slot->record->tag, *tag);
-	return false;
+	if (sluice_load_u32(&record->len) != len) {
+		sluice_store_release_u32(&record->tag, tag);
+		return false;
+	}
+	claimed_slot(dma->pool, start, chunk, slot);
+	return true;
 }
 
 int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
@@ -293,10 +371,10 @@ int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enu
 	struct sluice_slot slot;
 	unsigned long irq;
 	uint8_t *from, *to;
-	uint32_t tag, index;
+	uint32_t index;
 	bool whole = true;
 
-	if (!claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot, &tag))
+	if (!claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot))
 		return refuse(dma);
 	from = (uint8_t *)slot.cpu + (addr - slot.dev);
 	to = sluice_orig(sluice_load_u64(&slot.record->orig));
@@ -338,7 +416,6 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		enum sluice_dir idle, bool to_device)
 {
 	struct sluice_cache *cache;
-	struct head_seen seen;
 	struct sluice_slot slot;
 	uint64_t start, at;
 	uint8_t *mine, *theirs;
@@ -349,7 +426,7 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		return refuse(dma);
 	if (dma->place && sluice_place_owns(dma, addr))
 		return sluice_place_sync(dma, addr, len, dir, to_device);
-	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &seen, &tag, &start))
+	if (!find_mapping(dma, addr, STATE_LIVE, &slot, &tag, &start))
 		return refuse(dma);
 	/* A mapping in both directions may be synced in one. */
 	mapped = tag >> DIR_SHIFT & DIR_MASK;
@@ -386,31 +463,42 @@ int sluice_dma_sync_for_device(struct sluice_dma *dma, uint64_t addr, uint64_t l
 	return sync(dma, addr, len, dir, SLUICE_FROM_DEVICE, true);
 }
 
-int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
+/* All elements or none. */
+static int map_elements(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+			enum sluice_dir dir, uint32_t claimed)
 {
-	uint64_t bytes = 0;
 	uint32_t i = 0;
 	int ret = 0;
 
-	if (n == 0)
-		return refuse(dma);
-	if (dma->place)
+	if (dma->place && !claimed)
 		ret = sluice_place_map_sg(dma, sg, n, dir, &i);
 	for (; i < n && !ret; i += !ret)
-		ret = sluice_dma_map(dma, sg[i].orig, sg[i].len, dir, &sg[i].dma);
-	for (uint32_t k = 0; k < i; k++)
-		bytes += sg[k].len;
-	if (ret)
-		goto undo;
-	sluice_dma_list_done(dma, bytes, 0);
-	return 0;
-undo:
+		ret = sluice_dma_list_map(dma, sg[i].orig, sg[i].len, dir, claimed, &sg[i].dma);
 	/* The device has never heard of these: there is nothing to copy back. */
-	if (i > 0)
+	if (ret && i > 0)
 		(void)sluice_dma_unmap_sg(dma, sg, i, dir, SLUICE_SKIP_SYNC);
-	/* No element is longer than 4 GiB that was not refused, and of the rest no sum matters. */
-	for (; i < n; i++)
+	return ret;
+}
+
+int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
+{
+	uint64_t bytes = 0;
+	uint32_t claimed;
+	int ret;
+
+	if (n == 0)
+		return refuse(dma);
+	/* No element is longer than 4 GiB that is not refused, and of the rest no sum matters. */
+	for (uint32_t i = 0; i < n; i++)
 		bytes += sg[i].len <= UINT32_MAX ? sg[i].len : 0;
+	ret = map_elements(dma, sg, n, dir, 0);
+	if (ret == -ENOSPC) {
+		claimed = sluice_dma_reserve_begin(dma, bytes);
+		if (claimed) {
+			ret = map_elements(dma, sg, n, dir, claimed);
+			sluice_dma_reserve_end(dma, claimed);
+		}
+	}
 	sluice_dma_list_done(dma, bytes, ret);
 	return ret;
 }
@@ -475,9 +563,9 @@ int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len)
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
-	uint32_t tag, index;
+	uint32_t index;
 
-	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot, &tag))
+	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot))
 		return refuse(dma);
 	sluice_zero(slot.cpu, (size_t)slot.size);
 	cache = cache_lock(dma->pool, &index, &flags);
@@ -549,6 +637,8 @@ void sluice_dma_get_stats(struct sluice_dma *dma, struct sluice_dma_stats *sum)
 	sum->waited = dma->turn.waits;
 	sum->turned_away = dma->turn.turned_away;
 	sum->lapsed = dma->turn.lapses;
+	sum->reserved = dma->reserve.bytes;
+	sum->reserve_maps = dma->reserve.maps;
 	sluice_unlock(&dma->pool->lock, flags);
 }
 

@@ -38,14 +38,22 @@
 #define KIND_FREE   1u
 #define KIND_RUN    2u
 #define KIND_SLAB   3u
+#define RUN_TAKEN   1u /* classes of KIND_RUN: a slot in a reserve */
+#define RUN_IDLE    2u /* and what is free there */
 #define KIND_SHIFT  30
 #define CLASS_SHIFT 24
+#define CLASS_MASK  0x3fu
 #define COUNT_MASK  0xffffffu
 
+/* What happens so seldom that its code is to stand beside the way. */
+#define SLUICE_RARE __attribute__((__noinline__, __cold__))
+
 /* What a cache keeps apart: the slab classes, and runs by their length up to 256 KiB. */
-#define CACHE_RUNS  64u
-#define CACHE_KINDS (SLUICE_POOL_CLASSES + CACHE_RUNS)
-#define NO_KIND	    CACHE_KINDS /* too long for a cache */
+#define CACHE_RUNS    64u
+#define CACHE_KINDS   (SLUICE_POOL_CLASSES + CACHE_RUNS)
+#define NO_KIND	      CACHE_KINDS	 /* too long for a cache */
+#define KIND_RESERVED (CACHE_KINDS + 1u) /* in a reserve */
+#define NO_SLOT	      (CACHE_KINDS + 2u)
 
 struct sluice_granule {
 	uint32_t head;
@@ -59,12 +67,18 @@ struct sluice_chunk {
 	uint32_t granules;     /* 512, or fewer in a short chunk */
 	uint32_t joined;       /* 1 if joined to the chunk before */
 	uint32_t free;	       /* granules in free runs */
+	uint32_t reserved;     /* granules in reserves */
 	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
 	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
 	uint32_t rank;	       /* of those that are there; by it the zones are made */
 	uint64_t heads[GRANULES / 64];
 	struct sluice_granule granule[GRANULES];
 	struct sluice_record record[UNITS];
+	/*
+	 * The kind of the slot that starts here, or did last. Written by who takes it, before its tag says
+	 * that it is held, and read by who has claimed that: so it never changes while it is read.
+	 */
+	uint8_t kind[UNITS];
 };
 
 static inline uint32_t head_make(uint32_t kind, uint32_t class, uint32_t count)
@@ -79,7 +93,7 @@ static inline uint32_t head_kind(uint32_t head)
 
 static inline uint32_t head_class(uint32_t head)
 {
-	return head >> CLASS_SHIFT & 0x3fu;
+	return head >> CLASS_SHIFT & CLASS_MASK;
 }
 
 static inline uint32_t head_count(uint32_t head)
@@ -108,6 +122,11 @@ static inline uint64_t granule_dev(const struct sluice_pool *pool, uint32_t g)
 	return pool->dev + ((uint64_t)g << SLUICE_GRANULE_SHIFT);
 }
 
+static inline uint64_t granule_unit(uint32_t g)
+{
+	return (uint64_t)g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
+}
+
 /*
  * runs.c: runs of granules. All under the pool's lock, all in a constant number of steps but for
  * the number of chunks that one run reaches across.
@@ -129,6 +148,31 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g);
 /* Take all granules of a chunk that are all free out of the free runs, as if there were no chunk. */
 void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c);
 
+/* How many granules from g on have to be skipped for the start of a run to be aligned. */
+static inline uint32_t runs_skip(const struct sluice_pool *pool, uint32_t g, uint32_t align)
+{
+	uint32_t at = (uint32_t)(granule_dev(pool, g) >> SLUICE_GRANULE_SHIFT);
+
+	return (0u - at) & (align - 1);
+}
+
+/* Say whether an allocated run starts at g. */
+static inline void runs_set_head(struct sluice_pool *pool, uint32_t g, bool on)
+{
+	uint64_t *word = &chunk_of(pool, g)->heads[g % GRANULES / 64];
+	uint64_t bit = UINT64_C(1) << g % 64;
+
+	sluice_store_u64(word, on ? *word | bit : *word & ~bit);
+}
+
+/* Note, in every chunk that the run reaches into, where it starts. */
+static inline void runs_set_lead(struct sluice_pool *pool, uint32_t g, uint32_t count,
+				 uint32_t lead)
+{
+	for (uint32_t c = (g >> CHUNK_INDEX) + 1; c <= (g + count - 1) >> CHUNK_INDEX; c++)
+		sluice_store_u32(&pool->chunks[c]->lead, lead);
+}
+
 /* Granules of a run in the highest non-empty bin, 0 if all is taken. */
 uint32_t sluice_runs_largest(const struct sluice_pool *pool);
 
@@ -148,6 +192,9 @@ extern const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES];
 
 #define SLAB_MAX_UNITS 14
 extern const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1];
+
+/* The size of a slot of each kind that caches keep. */
+extern const uint16_t sluice_kind_units[CACHE_KINDS];
 
 /* The smallest class with slots of at least size bytes that are all aligned to align, or
  * SLUICE_POOL_CLASSES if there is none. */
@@ -208,20 +255,13 @@ static inline bool slot_at(const struct sluice_pool *pool, uint64_t unit, uint32
 	return true;
 }
 
-/* The head of an allocated run, as it was seen without a lock. */
-struct head_seen {
-	const uint32_t *at;
-	uint32_t said;
-};
-
 /*
  * The last allocated run that begins at or before granule g, as far as it begins in g's chunk or
- * reaches into it: its first granule, and its head, where that stands and what it said. By the bitmap
- * of heads, GRANULES / 64 words at most. False if there is none. Needs no lock: what it says of a run holds while the run stays
+ * reaches into it: its first granule, and its head as it was seen. By the bitmap of heads, GRANULES / 64 words at most. False if there is none. Needs no lock: what it says of a run holds while the run stays
  * allocated, and of anything else it says something harmless.
  */
 static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			    struct head_seen *head)
+			    uint32_t *head)
 {
 	const struct sluice_chunk *chunk =
 		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX]);
@@ -246,36 +286,31 @@ static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t
 		if (!home)
 			return false;
 	}
-	head->at = &home->granule[*first % GRANULES].head;
-	head->said = sluice_load_u32(head->at);
-	return head_kind(head->said) >= KIND_RUN;
+	*head = sluice_load_u32(&home->granule[*first % GRANULES].head);
+	return head_kind(*head) >= KIND_RUN;
 }
 
 /* The allocated run that granule g is in, in the same way. */
 static inline bool run_at(const struct sluice_pool *pool, uint32_t g, uint32_t *first,
-			  struct head_seen *head)
+			  uint32_t *head)
 {
-	return last_run(pool, g, first, head) && g - *first < head_count(head->said);
+	return last_run(pool, g, first, head) && g - *first < head_count(*head);
 }
 
-/*
- * Whether what find_slot() found still stands, once the caller has claimed the slot's record: then
- * nothing about it changes any more, but before, it may have been given back and its place taken for
- * slots of another kind. A head says that its run is allocated only as long as it is.
- */
-static inline bool head_stands(const struct head_seen *head)
+/* The kind of slot that an allocated run is, NO_SLOT for what is free in a reserve. */
+static inline uint32_t run_kind(uint32_t head)
 {
-	return sluice_load_u32(head->at) == head->said;
+	uint32_t count = head & (CLASS_MASK << CLASS_SHIFT | COUNT_MASK);
+
+	if (count <= CACHE_RUNS) /* and of class 0 */
+		return SLUICE_POOL_CLASSES + count - 1;
+	if (head_class(head) == 0)
+		return NO_KIND;
+	return head_class(head) == RUN_TAKEN ? KIND_RESERVED : NO_SLOT;
 }
 
-static inline uint64_t granule_unit(uint32_t g)
-{
-	return (uint64_t)g << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
-}
-
-/* As sluice_pool_find(); also what the slot's run has been seen to be. */
-static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot,
-			    struct head_seen *seen)
+/* As sluice_pool_find(). */
+static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
 {
 	uint64_t at = dev - pool->dev; /* wraps to something large if dev is below */
 	uint32_t g, first, head, count;
@@ -287,9 +322,8 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 	g = (uint32_t)(at >> SLUICE_GRANULE_SHIFT);
 	if (!chunk || g % GRANULES >= chunk->granules)
 		return -ENOENT;
-	if (!run_at(pool, g, &first, seen))
+	if (!run_at(pool, g, &first, &head))
 		return -ENOENT;
-	head = seen->said;
 	if (head_kind(head) == KIND_SLAB) {
 		uint32_t class = head_class(head), bytes = sluice_slab_shapes[class].bytes;
 		uint32_t offset = (uint32_t)(dev - granule_dev(pool, first));
@@ -302,25 +336,67 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 		return -ENOENT;
 	}
 	count = head_count(head);
-	if (slot_at(pool, granule_unit(first),
-		    count <= CACHE_RUNS ? SLUICE_POOL_CLASSES + count - 1 : NO_KIND,
+	if (slot_at(pool, granule_unit(first), run_kind(head),
 		    (uint64_t)count << SLUICE_GRANULE_SHIFT, slot))
-		return 0;
+		return slot->kind == NO_SLOT ? -ENOENT : 0;
 	return -ENOENT;
+}
+
+/*
+ * The chunk that dev lies in, or NULL. A slot starts in dev's unit if and only if the tag of that
+ * unit's record is not TAG_FREE: a chunk's records begin so, and whoever gives a slot back leaves its
+ * record so.
+ */
+static inline struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint64_t dev)
+{
+	uint64_t c = (dev - pool->dev) >> SLUICE_CHUNK_SHIFT; /* something large if dev is below */
+
+	return c < pool->max_chunks ? sluice_load_acquire_ptr((void **)&pool->chunks[c]) : NULL;
+}
+
+static inline uint32_t unit_at(const struct sluice_pool *pool, uint64_t dev)
+{
+	return (uint32_t)((dev - pool->dev) >> SLUICE_UNIT_SHIFT) % UNITS;
+}
+
+/*
+ * The slot that starts at dev. The caller has claimed it by its tag, and nothing about it changes any
+ * more; what it was before the claim may have been another slot at the same place.
+ */
+static inline void claimed_slot(const struct sluice_pool *pool, uint64_t dev,
+				struct sluice_chunk *chunk, struct sluice_slot *slot)
+{
+	uint32_t unit = unit_at(pool, dev);
+
+	slot->kind = chunk->kind[unit];
+	if (slot->kind >= CACHE_KINDS) {
+		(void)find_slot(pool, dev, slot);
+		return;
+	}
+	slot->cpu = chunk->cpu + ((size_t)unit << SLUICE_UNIT_SHIFT);
+	slot->dev = dev;
+	slot->size = (uint64_t)sluice_kind_units[slot->kind] << SLUICE_UNIT_SHIFT;
+	slot->record = &chunk->record[unit];
 }
 
 /* As sluice_pool_want(), under the lock. */
 int32_t sluice_pool_wanted(const struct sluice_pool *pool);
 
+/* What is taken of the pool: slots, what caches keep, and free slots of slabs. Locked. */
+static inline uint64_t sluice_pool_in_runs(const struct sluice_pool *pool)
+{
+	return pool->stats.bytes - ((pool->free_granules + pool->reserved - pool->reserved_taken)
+				    << SLUICE_GRANULE_SHIFT);
+}
+
+/* What follows from the size of the pool and of its reserves. A look at each chunk. Locked. */
+void sluice_pool_resized(struct sluice_pool *pool);
+
 /* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);
 
-static inline uint32_t kind_bytes(uint32_t kind)
-{
-	return kind < SLUICE_POOL_CLASSES
-		       ? sluice_slab_shapes[kind].bytes
-		       : (kind - SLUICE_POOL_CLASSES + 1) << SLUICE_GRANULE_SHIFT;
-}
+/* reserve.c: a slot of a reserve that starts at g is given back. Under the lock. */
+void sluice_reserve_release(struct sluice_pool *pool, uint32_t g);
 
 /* cache.c; the rest of its interface is cache.h. */
 void sluice_cache_init(struct sluice_cache *cache);

@@ -440,7 +440,7 @@ int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n
 			/* No room for all: one by one, as far as it goes, and the rest bounces. */
 			jointly = false;
 		}
-		ret = sluice_dma_map(dma, next->orig, next->len, dir, &next->dma);
+		ret = sluice_dma_list_map(dma, next->orig, next->len, dir, 0, &next->dma);
 		*done += !ret;
 	}
 	return ret;

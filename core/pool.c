@@ -61,7 +61,7 @@ static bool can_join(const struct sluice_pool *pool, const struct sluice_chunk *
 	       (uint32_t)granule_dev(pool, (uint32_t)c << CHUNK_INDEX) != 0;
 }
 
-static struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint32_t c)
+static struct sluice_chunk *present_at(const struct sluice_pool *pool, uint32_t c)
 {
 	return pool->chunks[c];
 }
@@ -80,20 +80,20 @@ static uint32_t take_rank(struct sluice_pool *pool, uint32_t c)
 	return c;
 }
 
-/* The longest stretch of joined chunks, in granules. */
+/* The longest stretch of joined chunks, in granules, without what is reserved there. */
 static uint32_t longest_span(const struct sluice_pool *pool)
 {
 	uint32_t longest = 0;
 
 	/* Each stretch from its first chunk on: no chunk is looked at more than twice. */
-	for (uint32_t link = pool->present; link; link = chunk_at(pool, link - 1)->next_present) {
-		const struct sluice_chunk *chunk = chunk_at(pool, link - 1);
+	for (uint32_t link = pool->present; link; link = present_at(pool, link - 1)->next_present) {
+		const struct sluice_chunk *chunk = present_at(pool, link - 1);
 		uint32_t c = link - 1, span = 0;
 
 		if (chunk->joined)
 			continue;
 		do {
-			span += chunk->granules;
+			span += chunk->granules - chunk->reserved;
 			c++;
 			chunk = c < pool->max_chunks ? pool->chunks[c] : NULL;
 		} while (chunk && chunk->joined);
@@ -103,13 +103,17 @@ static uint32_t longest_span(const struct sluice_pool *pool)
 	return longest;
 }
 
-/* What follows from the pool's size. Under the lock. */
-static void resized(struct sluice_pool *pool, uint64_t bytes)
+static uint64_t unreserved(const struct sluice_pool *pool)
 {
-	pool->stats.bytes = bytes;
+	return (pool->stats.bytes >> SLUICE_GRANULE_SHIFT) - pool->reserved;
+}
+
+void sluice_pool_resized(struct sluice_pool *pool)
+{
+	uint64_t units = granule_unit(1) * unreserved(pool);
+
 	sluice_store_u32(&pool->span_max, longest_span(pool));
-	sluice_store_u32(&pool->cache_limit,
-			 (uint32_t)((bytes >> SLUICE_UNIT_SHIFT) / CACHE_SHARE / pool->n_caches));
+	sluice_store_u32(&pool->cache_limit, (uint32_t)(units / CACHE_SHARE / pool->n_caches));
 	sluice_pool_check_low(pool);
 }
 
@@ -154,7 +158,8 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 		after->joined = can_join(pool, meta, c + 1);
 	sluice_runs_insert(pool, (uint32_t)c << CHUNK_INDEX, meta->granules);
 	pool->n_chunks++;
-	resized(pool, pool->stats.bytes + size);
+	pool->stats.bytes += size;
+	sluice_pool_resized(pool);
 	sluice_unlock(&pool->lock, flags);
 	return 0;
 }
@@ -168,8 +173,8 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	sluice_cache_empty_all(pool);
 	flags = sluice_lock(&pool->lock);
 	/* The highest that is all free. */
-	for (link = pool->present; link; link = chunk_at(pool, link - 1)->next_present) {
-		if (chunk_at(pool, link - 1)->free == GRANULES && link > found)
+	for (link = pool->present; link; link = present_at(pool, link - 1)->next_present) {
+		if (present_at(pool, link - 1)->free == GRANULES && link > found)
 			found = link;
 	}
 	if (!found) {
@@ -184,20 +189,21 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	pool->ranks[(*meta)->rank / 64] &= ~(UINT64_C(1) << (*meta)->rank % 64);
 	before = &pool->present;
 	while (*before != found)
-		before = &chunk_at(pool, *before - 1)->next_present;
+		before = &present_at(pool, *before - 1)->next_present;
 	*before = (*meta)->next_present;
 	sluice_store_release_ptr((void **)&pool->chunks[c], NULL);
 	if (c + 1 < pool->max_chunks && pool->chunks[c + 1])
 		pool->chunks[c + 1]->joined = 0;
 	pool->n_chunks--;
-	resized(pool, pool->stats.bytes - SLUICE_CHUNK_BYTES);
+	pool->stats.bytes -= SLUICE_CHUNK_BYTES;
+	sluice_pool_resized(pool);
 	sluice_unlock(&pool->lock, flags);
 	return 0;
 }
 
 int32_t sluice_pool_wanted(const struct sluice_pool *pool)
 {
-	uint64_t low = (pool->stats.bytes >> SLUICE_GRANULE_SHIFT) / 8, room;
+	uint64_t low = unreserved(pool) / 8, room;
 	int32_t want;
 
 	if (low < GRANULES)
@@ -225,8 +231,7 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
 
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
-	uint64_t granules = pool->stats.bytes >> SLUICE_GRANULE_SHIFT;
-	bool few = pool->free_granules < granules / (pool->low ? 4 : 8);
+	bool few = pool->free_granules < unreserved(pool) / (pool->low ? 4 : 8);
 
 	/* Twice the room to leave the state as to enter it, so that it does not flicker. */
 	sluice_store_u32(&pool->low, few || pool->turn_first);
@@ -250,28 +255,24 @@ int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
 
 int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
 {
-	struct head_seen seen;
-
-	return find_slot(pool, dev, slot, &seen);
+	return find_slot(pool, dev, slot);
 }
 
 int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
 {
+	struct sluice_chunk *chunk = chunk_at(pool, dev);
 	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	unsigned long flags;
-	struct head_seen seen;
 	uint32_t index;
 
 	/* The step from 0 to TAG_FREE is made once: a second free of the slot does not find 0. */
-	if (find_slot(pool, dev, &slot, &seen) || slot.dev != dev ||
-	    !sluice_cas_u32(&slot.record->tag, 0, TAG_FREE)) {
+	if (!chunk || dev % SLUICE_UNIT_BYTES ||
+	    !sluice_cas_u32(&chunk->record[unit_at(pool, dev)].tag, 0, TAG_FREE)) {
 		sluice_count(&pool->refused, 1);
 		return -EINVAL;
 	}
-	/* Only now it cannot change any more: before, it may have been a slot of another kind. */
-	if (!head_stands(&seen))
-		(void)find_slot(pool, dev, &slot, &seen);
+	claimed_slot(pool, dev, chunk, &slot);
 	cache = cache_lock(pool, &index, &flags);
 	cache_give(pool, cache, &slot);
 	cache_unlock(cache, flags);
@@ -305,6 +306,7 @@ void sluice_pool_get_stats(struct sluice_pool *pool, struct sluice_pool_stats *s
 	*stats = pool->stats;
 	stats->largest = (uint64_t)sluice_runs_largest(pool) << SLUICE_GRANULE_SHIFT;
 	stats->span = (uint64_t)pool->span_max << SLUICE_GRANULE_SHIFT;
+	stats->reserved = pool->reserved << SLUICE_GRANULE_SHIFT;
 	sluice_unlock(&pool->lock, flags);
 	stats->refused = sluice_load_u64(&pool->refused);
 	stats->waited = sluice_load_u64(&pool->waited);

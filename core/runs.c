@@ -112,14 +112,6 @@ static void run_unlink(struct sluice_pool *pool, uint32_t g, uint32_t count)
 		forget_zone(pool, row, shelf, bin, UINT64_C(1) << zone);
 }
 
-/* How many granules of the run at g have to be skipped for its start to be aligned. */
-static uint32_t skip_of(const struct sluice_pool *pool, uint32_t g, uint32_t align)
-{
-	uint32_t at = (uint32_t)(granule_dev(pool, g) >> SLUICE_GRANULE_SHIFT);
-
-	return (0u - at) & (align - 1);
-}
-
 /* Look at a few runs of a bin, from its lowest zone on, for one that holds count aligned granules.
  */
 static uint32_t look(const struct sluice_pool *pool, uint32_t bin, uint32_t count, uint32_t align)
@@ -133,7 +125,7 @@ static uint32_t look(const struct sluice_pool *pool, uint32_t bin, uint32_t coun
 			const struct sluice_granule *granule = granule_of(pool, link - 1);
 
 			if (head_count(granule->head) >=
-			    (uint64_t)count + skip_of(pool, link - 1, align))
+			    (uint64_t)count + runs_skip(pool, link - 1, align))
 				return link;
 			if (++looked == LOOK)
 				return 0;
@@ -230,21 +222,6 @@ static uint32_t search(const struct sluice_pool *pool, uint32_t count, uint32_t 
 	return found;
 }
 
-static void set_head(struct sluice_pool *pool, uint32_t g, bool on)
-{
-	uint64_t *word = &chunk_of(pool, g)->heads[g % GRANULES / 64];
-	uint64_t bit = UINT64_C(1) << g % 64;
-
-	sluice_store_u64(word, on ? *word | bit : *word & ~bit);
-}
-
-/* Note, in every chunk that the run reaches into, where it starts. */
-static void set_lead(struct sluice_pool *pool, uint32_t g, uint32_t count, uint32_t lead)
-{
-	for (uint32_t c = (g >> CHUNK_INDEX) + 1; c <= (g + count - 1) >> CHUNK_INDEX; c++)
-		sluice_store_u32(&pool->chunks[c]->lead, lead);
-}
-
 /* Keep each chunk's count of free granules, over a run that may reach across several. */
 static void count_free(struct sluice_pool *pool, uint32_t g, uint32_t count, bool free)
 {
@@ -302,7 +279,7 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 		return 0;
 	g = link - 1;
 	have = head_count(granule_of(pool, g)->head);
-	skip = skip_of(pool, g, align);
+	skip = runs_skip(pool, g, align);
 	/* Short runs and slabs from the end. */
 	if (high)
 		skip = have - count;
@@ -315,8 +292,8 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 	/* The last granule first: it is the first one too if there is only one. */
 	sluice_store_u32(&granule_of(pool, g + count - 1)->head, 0);
 	sluice_store_u32(&granule_of(pool, g)->head, head_make(kind, class, count));
-	set_head(pool, g, true);
-	set_lead(pool, g, count, g + 1);
+	runs_set_head(pool, g, true);
+	runs_set_lead(pool, g, count, g + 1);
 	count_free(pool, g, count, false);
 	return g + 1;
 }
@@ -325,10 +302,8 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g)
 {
 	uint32_t count = head_count(granule_of(pool, g)->head);
 
-	/* No stale head may pass for one that stands (head_stands()). */
-	sluice_store_u32(&granule_of(pool, g)->head, 0);
-	set_head(pool, g, false);
-	set_lead(pool, g, count, 0);
+	runs_set_head(pool, g, false);
+	runs_set_lead(pool, g, count, 0);
 	sluice_runs_insert(pool, g, count);
 }
 
@@ -336,7 +311,7 @@ void sluice_runs_release(struct sluice_pool *pool, uint32_t g)
 static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
 {
 	uint32_t c = g >> CHUNK_INDEX, first = 0;
-	struct head_seen seen;
+	uint32_t head;
 
 	while (chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES &&
 	       chunk_of(pool, c << CHUNK_INDEX)->joined)
@@ -344,9 +319,9 @@ static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
 	if (c == g >> CHUNK_INDEX || chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES)
 		return c << CHUNK_INDEX;
 	/* The last granule of chunk c is free, or the run could not reach beyond it. */
-	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &seen))
+	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &head))
 		return c << CHUNK_INDEX;
-	return first + head_count(seen.said);
+	return first + head_count(head);
 }
 
 void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c)

@@ -31,6 +31,32 @@ const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES] = {
 const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1] = {0, 0, 1, 2, 3, 4,  5, 6,
 							  7, 8, 8, 9, 9, 10, 10};
 
+#define EIGHT_RUNS(n)                                                                              \
+	16 * (n), 16 * (n) + 16, 16 * (n) + 32, 16 * (n) + 48, 16 * (n) + 64, 16 * (n) + 80,       \
+		16 * (n) + 96, 16 * (n) + 112
+const uint16_t sluice_kind_units[CACHE_KINDS] = {
+	1,
+	2,
+	3,
+	4,
+	5,
+	6,
+	7,
+	8,
+	10,
+	12,
+	14,
+	EIGHT_RUNS(1),
+	EIGHT_RUNS(9),
+	EIGHT_RUNS(17),
+	EIGHT_RUNS(25),
+	EIGHT_RUNS(33),
+	EIGHT_RUNS(41),
+	EIGHT_RUNS(49),
+	EIGHT_RUNS(57),
+};
+_Static_assert(SLUICE_POOL_CLASSES == 11 && CACHE_RUNS == 64, "the table has as many");
+
 #define classes sluice_slab_shapes
 
 static void slab_link(struct sluice_pool *pool, uint32_t class, uint32_t g)
@@ -67,19 +93,15 @@ static void give_up(struct sluice_pool *pool, uint32_t class, uint32_t g)
 	sluice_runs_release(pool, g);
 }
 
-/* Cut a new slab; all its slots are free, and their records say so. */
+/* Cut a new slab; all its slots are free, as their records say already. */
 static uint32_t cut(struct sluice_pool *pool, uint32_t class)
 {
 	uint32_t link = sluice_runs_take(pool, classes[class].granules, 1, KIND_SLAB, class);
-	uint64_t unit;
 
 	if (!link)
 		return 0;
 	granule_of(pool, link - 1)->free_slots = all_free(class);
 	pool->stats.slabs += (uint64_t)classes[class].granules << SLUICE_GRANULE_SHIFT;
-	unit = (uint64_t)(link - 1) << (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT);
-	for (uint32_t i = 0; i < classes[class].slots; i++, unit += classes[class].units)
-		sluice_store_u32(&pool->chunks[unit / UNITS]->record[unit % UNITS].tag, TAG_FREE);
 	return link;
 }
 

@@ -43,6 +43,8 @@
  */
 #include "turn.h"
 
+#include "reserve.h"
+
 /* The turn after one in vain comes after 16 passes, the next after 32, and so on up to the rule. */
 #define AGAIN	    8u
 #define AGAIN_STEPS 5u
@@ -280,5 +282,6 @@ void sluice_dma_close(struct sluice_dma *dma)
 
 	if (dma->turn.wants)
 		leave(pool, dma);
+	sluice_reserve_close(dma);
 	sluice_unlock(&pool->lock, flags);
 }

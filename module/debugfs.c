@@ -48,7 +48,8 @@ static int pool_show(struct seq_file *m, void *unused)
 	seq_printf(m, "pool_full %llu\n", stats.full);
 	seq_printf(m, "pool_refused %llu\n", stats.refused);
 	seq_printf(m, "pool_span %llu\n", stats.span);
-	seq_printf(m, "pool_start %llu\n", (u64)bar->nr_start << SLUICE_CHUNK_SHIFT);
+	seq_printf(m, "pool_reserved %llu\n", stats.reserved);
+	seq_printf(m, "pool_start %llu\n", (u64)sluice_grow_floor(bar) << SLUICE_CHUNK_SHIFT);
 	seq_printf(m, "pool_max %llu\n", bar->size);
 	seq_printf(m, "pool_grown %llu\n", READ_ONCE(bar->grown));
 	seq_printf(m, "pool_shrunk %llu\n", READ_ONCE(bar->shrunk));
@@ -77,6 +78,11 @@ static int stats_show(struct seq_file *m, void *unused)
 	seq_printf(m, "syncs %llu\n", stats.syncs);
 	seq_printf(m, "coherent %llu\n", stats.coherent);
 	seq_printf(m, "full %llu\n", stats.full);
+	seq_printf(m, "waited %llu\n", stats.waited);
+	seq_printf(m, "turned_away %llu\n", stats.turned_away);
+	seq_printf(m, "lapsed %llu\n", stats.lapsed);
+	seq_printf(m, "reserved %llu\n", stats.reserved);
+	seq_printf(m, "reserve_maps %llu\n", stats.reserve_maps);
 	seq_printf(m, "refused %llu\n", stats.refused);
 	seq_printf(m, "overruns %llu\n", stats.overruns);
 	show_pool(m, sd->bar);

@@ -148,6 +148,8 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 static void refuse(struct sluice_device *sd, const char *why, const char *way_out)
 {
 	WRITE_ONCE(sd->why, why);
+	sluice_dma_reserve(&sd->dma, 0); /* it takes nothing from the pool */
+	sluice_grow_look(sd->bar);
 	if (sd->said == why)
 		return;
 	sd->said = why;
@@ -172,6 +174,28 @@ static void detach(struct sluice_device *sd)
 	if (get_dma_ops(dev) == &sluice_ops)
 		set_dma_ops(dev, NULL);
 	sluice_compat_skip_sync(dev, sd->skip_sync);
+	sluice_dma_close(&sd->dma);
+	sluice_grow_look(sd->bar);
+}
+
+/*
+ * What a request of the longest kind takes that a disk is given by default, with its ends that do not
+ * fill a page, and virtio's header, status and descriptor table.
+ */
+#define RESERVE (SLUICE_COMPAT_LONGEST_REQUEST + SZ_64K)
+
+/*
+ * A part of the pool that is this device's own, so that it goes on whatever others keep. All reserves
+ * together take up to an eighth of what the pool may grow to: who comes later, or has a small pool,
+ * works without, and competes for room as all do.
+ */
+static void reserve(struct sluice_device *sd)
+{
+	struct sluice_pool_stats stats;
+
+	sluice_pool_get_stats(&sd->bar->pool, &stats);
+	if (stats.reserved + RESERVE <= sd->bar->size / 8)
+		sluice_grow_reserve(sd->bar, &sd->dma, RESERVE);
 }
 
 /*
@@ -192,6 +216,7 @@ static void attach(struct sluice_device *sd)
 		return;
 	}
 	WRITE_ONCE(sd->why, NULL);
+	reserve(sd);
 	if (sd->attached)
 		return;
 	sd->skip_sync = sluice_compat_need_sync(dev);
@@ -216,6 +241,7 @@ static void forget(struct sluice_device *sd)
 	sluice_debugfs_remove(sd);
 	synchronize_rcu();
 	sluice_dma_close(&sd->dma);
+	sluice_grow_look(sd->bar);
 	if (atomic_read(&sd->live)) {
 		/* Its id is not given out again: those slots still bear it. */
 		set_dma_ops(&sd->pdev->dev, NULL);

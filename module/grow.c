@@ -85,6 +85,22 @@ int sluice_grow_add(struct sluice_bar *bar, gfp_t gfp)
 	return err;
 }
 
+/**
+ * sluice_grow_floor - what the pool shrinks to: reserves of devices come on top of what it started with
+ * @bar: the pool
+ *
+ * Return: chunks.
+ * Context: any. Takes the lock of each cache of the pool.
+ */
+u32 sluice_grow_floor(struct sluice_bar *bar)
+{
+	struct sluice_pool_stats stats;
+
+	sluice_pool_get_stats(&bar->pool, &stats);
+	return min_t(u64, bar->nr_chunks,
+		     bar->nr_start + DIV_ROUND_UP_ULL(stats.reserved, SLUICE_CHUNK_BYTES));
+}
+
 /* Add so many chunks; how many it were. */
 static u32 grow(struct sluice_bar *bar, u32 want, gfp_t gfp)
 {
@@ -109,13 +125,14 @@ static u32 grow(struct sluice_bar *bar, u32 want, gfp_t gfp)
 /* Take up to so many free chunks out, and free what was kept about them. */
 static void shrink(struct sluice_bar *bar, u32 surplus)
 {
+	u32 floor = sluice_grow_floor(bar);
 	struct sluice_chunk *out[BATCH];
 	void *cpu;
 	u32 n = 0;
 	u64 dev;
 
 	mutex_lock(&bar->resize_lock);
-	surplus = min3(surplus, bar->nr_present - bar->nr_start, (u32)BATCH);
+	surplus = min3(surplus, bar->nr_present - min(bar->nr_present, floor), (u32)BATCH);
 	while (n < surplus && !sluice_pool_remove(&bar->pool, &out[n], &cpu, &dev))
 		n++;
 	WRITE_ONCE(bar->nr_present, bar->nr_present - n);
@@ -148,7 +165,7 @@ static void balance(struct work_struct *work)
 	else if (time_after_eq(jiffies, READ_ONCE(bar->surplus_since) + bar->quiet))
 		shrink(bar, -want);
 	/* If it has been asked for meanwhile it runs at once, and this does nothing. */
-	if (kept || READ_ONCE(bar->nr_present) > bar->nr_start)
+	if (kept || READ_ONCE(bar->nr_present) > sluice_grow_floor(bar))
 		queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
 }
 
@@ -178,6 +195,42 @@ u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp)
 	if (n)
 		queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
 	return n;
+}
+
+/**
+ * sluice_grow_reserve - set a part of the pool aside for a device, on top of its size at the start
+ * @bar:   the pool
+ * @dma:   the device, which has none
+ * @bytes: how much
+ *
+ * With as many chunks added as that takes, as far as there are more and there is memory; otherwise it
+ * is the others' room that becomes less.
+ *
+ * Return: as sluice_dma_reserve().
+ * Context: may sleep.
+ */
+int sluice_grow_reserve(struct sluice_bar *bar, struct sluice_dma *dma, u64 bytes)
+{
+	int err = sluice_dma_reserve(dma, bytes);
+	u32 floor;
+
+	if (err == -ENOSPC && sluice_grow_by(bar, 2, GFP_KERNEL))
+		err = sluice_dma_reserve(dma, bytes);
+	floor = sluice_grow_floor(bar);
+	if (!err && floor > READ_ONCE(bar->nr_present))
+		sluice_grow_by(bar, floor - READ_ONCE(bar->nr_present), GFP_KERNEL);
+	return err;
+}
+
+/**
+ * sluice_grow_look - a reserve has been given back: the pool may be larger than it has to be
+ * @bar: the pool
+ *
+ * Context: any.
+ */
+void sluice_grow_look(struct sluice_bar *bar)
+{
+	queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
 }
 
 /**

@@ -139,35 +139,46 @@ static void follow_limits(struct sluice_device *sd)
 		WRITE_ONCE(sd->dma.seg_boundary_mask, boundary);
 }
 
+enum way { ALONE, IN_LIST };
+
 /* Map one piece of memory. Returns what sluice_dma_map() does, or another of complain()'s. */
-static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
-		   enum dma_data_direction dir, unsigned long attrs, dma_addr_t *addr)
+static int try_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
+		   enum dma_data_direction dir, unsigned long attrs, enum way way, u32 claimed,
+		   dma_addr_t *addr)
 {
 	struct device *dev = &sd->pdev->dev;
 	u64 dma;
 	int err;
 
-	err = -EREMOTEIO;
 	if (unlikely(attrs & DMA_ATTR_MMIO))
-		goto out;
-	err = -ERANGE;
+		return -EREMOTEIO;
 	if (unlikely(!reaches(sd, dma_get_mask(dev))))
-		goto out;
-	err = -ENODEV;
+		return -ERANGE;
 	if (unlikely(!sluice_device_hold(sd)))
-		goto out;
+		return -ENODEV;
 	follow_limits(sd);
-	err = sluice_dma_map(&sd->dma, phys, size, (enum sluice_dir)dir, &dma);
-	if (unlikely(err))
-		goto release;
+	if (way == ALONE)
+		err = sluice_dma_map(&sd->dma, phys, size, (enum sluice_dir)dir, &dma);
+	else
+		err = sluice_dma_list_map(&sd->dma, phys, size, (enum sluice_dir)dir, claimed,
+					  &dma);
+	if (unlikely(err)) {
+		sluice_device_release(sd);
+		return err;
+	}
 	if (trace_map_enabled())
 		trace_map(sluice_bdf_word(dev), phys, dma, size, dir, sluice_page_kind(phys));
 	*addr = dma;
 	return 0;
-release:
-	sluice_device_release(sd);
-out:
-	complain(sd, err, phys, size, dir, attrs & DMA_ATTR_NO_WARN);
+}
+
+static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
+		   enum dma_data_direction dir, unsigned long attrs, dma_addr_t *addr)
+{
+	int err = try_one(sd, phys, size, dir, attrs, ALONE, 0, addr);
+
+	if (unlikely(err))
+		complain(sd, err, phys, size, dir, attrs & DMA_ATTR_NO_WARN);
 	return err;
 }
 
@@ -269,35 +280,57 @@ static int sg_error(int err)
 	}
 }
 
-/*
- * Every element gets a slot of its own, so the list keeps its length, unmap goes by the original
- * number of elements as it should, and no element becomes longer than the driver made it.
- */
-static int map_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
-		    enum dma_data_direction dir, unsigned long attrs)
+/* All elements or none; failed is the one that could not be mapped. */
+static int try_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
+		    enum dma_data_direction dir, unsigned long attrs, u32 claimed,
+		    struct scatterlist **failed)
 {
 	struct scatterlist *sg;
-	u64 bytes = 0;
 	int i, err;
 
 	for_each_sg (sgl, sg, nents, i) {
 		unsigned long mmio = is_pci_p2pdma_page(sg_page(sg)) ? DMA_ATTR_MMIO : 0;
 
-		err = map_one(sd, sg_phys(sg), sg->length, dir, attrs | mmio, &sg->dma_address);
-		if (err)
-			goto undo;
+		err = try_one(sd, sg_phys(sg), sg->length, dir, attrs | mmio, IN_LIST, claimed,
+			      &sg->dma_address);
+		if (err) {
+			/* The device has not seen the others: there is nothing to copy back. */
+			unmap_list(sd, sgl, i, dir, attrs | DMA_ATTR_SKIP_CPU_SYNC);
+			*failed = sg;
+			return err;
+		}
 		sg_dma_len(sg) = sg->length;
-		bytes += sg->length;
 	}
-	sluice_dma_list_done(&sd->dma, bytes, 0);
-	return nents;
-undo:
-	/* The device has not seen them: there is nothing to copy back. */
-	unmap_list(sd, sgl, i, dir, attrs | DMA_ATTR_SKIP_CPU_SYNC);
-	bytes = 0;
+	return 0;
+}
+
+/*
+ * Every element gets a slot of its own, so the list keeps its length, unmap goes by the original
+ * number of elements as it should, and no element becomes longer than the driver made it. A list
+ * that finds no room is mapped into the device's reserve as a whole.
+ */
+static int map_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
+		    enum dma_data_direction dir, unsigned long attrs)
+{
+	struct scatterlist *sg, *failed;
+	u64 bytes = 0;
+	u32 claimed;
+	int i, err;
+
 	for_each_sg (sgl, sg, nents, i)
 		bytes += sg->length;
+	err = try_list(sd, sgl, nents, dir, attrs, 0, &failed);
+	if (err == -ENOSPC) {
+		claimed = sluice_dma_reserve_begin(&sd->dma, bytes);
+		if (claimed) {
+			err = try_list(sd, sgl, nents, dir, attrs, claimed, &failed);
+			sluice_dma_reserve_end(&sd->dma, claimed);
+		}
+	}
 	sluice_dma_list_done(&sd->dma, bytes, err);
+	if (!err)
+		return nents;
+	complain(sd, err, sg_phys(failed), failed->length, dir, attrs & DMA_ATTR_NO_WARN);
 	return sg_error(err);
 }
 

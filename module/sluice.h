@@ -51,7 +51,7 @@ struct sluice_bar {
 	u32 nr_caches;
 
 	/* grow.c */
-	u32 nr_start;		     /* chunks that it always has */
+	u32 nr_start;		     /* chunks that it always has, without reserves */
 	u32 nr_present;		     /* chunks that it has */
 	unsigned long quiet;	     /* jiffies of surplus before it shrinks */
 	struct mutex resize_lock;    /* of those who add and remove chunks */
@@ -114,6 +114,9 @@ void sluice_bar_close(struct sluice_bar *bar);
 /* grow.c */
 int sluice_grow_prepare(struct sluice_bar *bar, struct sluice_pool_config *config);
 void sluice_grow_start(struct sluice_bar *bar);
+u32 sluice_grow_floor(struct sluice_bar *bar);
+int sluice_grow_reserve(struct sluice_bar *bar, struct sluice_dma *dma, u64 bytes);
+void sluice_grow_look(struct sluice_bar *bar);
 int sluice_grow_add(struct sluice_bar *bar, gfp_t gfp);
 u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp);
 void sluice_grow_lost(struct sluice_bar *bar);

@@ -266,6 +266,32 @@ static int fetch_packed(struct device_end *e, struct guest *g, struct chain *c, 
 	}
 }
 
+int device_end_parse(struct device_end *e, struct guest *g, const uint64_t *descs, uint16_t n,
+		     struct chain *c, const char **why)
+{
+	c->count = n;
+	c->nout = c->nin = 0;
+	c->out = c->in = 0;
+	for (uint16_t i = 0; i < n; i++) {
+		struct vring_desc d = vring_read(descs, i, true);
+		int rc;
+
+		c->id = d.link;
+		if (d.flags & VRING_INDIRECT) {
+			if (d.flags & VRING_NEXT || n > 1)
+				return refuse(c, why, "an indirect descriptor is part of a chain",
+					      d.addr, d.len);
+			return indirect(e, c, g, &d, why);
+		}
+		if (!(d.flags & VRING_NEXT) != (i + 1 == n))
+			return refuse(c, why, "a chain is not as long as was noted", i, n);
+		rc = add(c, g, &d, why);
+		if (rc < 0)
+			return rc;
+	}
+	return 1;
+}
+
 int device_end_fetch(struct device_end *e, struct guest *g, struct chain *c, const char **why)
 {
 	if (e->packed)

@@ -86,6 +86,15 @@ int device_end_walk(struct device_end *e, struct guest *g, uint16_t head, struct
 		    const char **why);
 
 /**
+ * device_end_parse - read one chain of a packed ring from a copy
+ * @descs: its @n descriptors, in the order of the ring, in private memory
+ *
+ * All else as for device_end_fetch().
+ */
+int device_end_parse(struct device_end *e, struct guest *g, const uint64_t *descs, uint16_t n,
+		     struct chain *c, const char **why);
+
+/**
  * device_end_take - move past the chain that device_end_fetch() has read
  */
 void device_end_take(struct device_end *e, const struct chain *c);

@@ -14,6 +14,12 @@
  *     twice is refused the second time
  * The length is for the caller to hold against what was offered.
  *
+ * With IN_ORDER one used entry may stand for all chains up to the one that it names. Then the ids in the
+ * order in which they were made available are kept, too: an entry is good for those up to its id, if that
+ * is in flight and, in a split ring, the used index covers them all. (A device that uses a later chain
+ * first has thereby said that the earlier ones are done.) The driver is to use descriptors in the
+ * order of the table then, and does: they are taken back in the order in which they were given.
+ *
  * A chain of more than one buffer goes through an indirect table where the device has those: it
  * then takes one descriptor, so that as many chains fit as the guest's own ring has entries.
  */
@@ -50,6 +56,7 @@ void driver_end_init(struct driver_end *d, void *ring)
 	d->next = d->used = d->kicked = d->busy = d->free = 0;
 	d->tail = (uint16_t)(d->num - 1);
 	d->nfree = d->num;
+	d->oldest = d->batch = 0;
 	for (uint32_t i = 0; i < d->num; i++)
 		d->ids[i] = (struct driver_id){
 			.flight = DRIVER_END_FREE,
@@ -160,6 +167,8 @@ static void add_packed(struct driver_end *d, uint16_t flight, const struct shado
 void driver_end_add(struct driver_end *d, uint16_t flight, const struct shadow_sg *sg, uint32_t n,
 		    uint64_t *table, uint64_t dev)
 {
+	if (d->in_order)
+		d->order[(d->oldest + d->busy) % d->num] = d->free;
 	if (d->packed)
 		add_packed(d, flight, sg, n, table, dev);
 	else
@@ -221,12 +230,53 @@ static int take_back(struct driver_end *d, uint32_t name, uint16_t *flight, cons
 	return 1;
 }
 
+/* How many chains a used entry with this id stands for. Returns -EBADMSG if it can be for none. */
+static int open_batch(struct driver_end *d, uint32_t name, uint32_t len, uint16_t ahead,
+		      const char **why, uint32_t *bad)
+{
+	uint16_t n = 1;
+
+	if (name >= d->num)
+		return refuse(why, "a used id lies outside the ring", bad, name);
+	if (d->ids[name].flight == DRIVER_END_FREE)
+		return refuse(why, "a used id is not in flight", bad, name);
+	/* It is in flight, so it is found. */
+	while (d->order[(d->oldest + n - 1) % d->num] != name)
+		n++;
+	if (n > ahead)
+		return refuse(why, "a chain is used before an earlier one, in spite of IN_ORDER",
+			      bad, name);
+	d->batch = n;
+	d->batch_len = len;
+	return 1;
+}
+
+/* The next one of a batch. */
+static int take_oldest(struct driver_end *d, uint16_t *flight, uint32_t *len, const char **why,
+		       uint32_t *bad)
+{
+	uint16_t name = d->order[d->oldest];
+
+	d->oldest = (uint16_t)((d->oldest + 1) % d->num);
+	d->batch--;
+	if (d->packed)
+		advance(&d->used, &d->used_wrap, d->ids[name].count, d->num);
+	else
+		d->used++;
+	*len = d->batch_len;
+	(void)take_back(d, name, flight, why, bad);
+	return d->batch ? 2 : 1;
+}
+
 int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const char **why,
 		    uint32_t *bad)
 {
+	uint16_t ahead = d->num; /* used entries from here on */
 	uint32_t name;
 	int rc;
 
+	if (d->batch)
+		return take_oldest(d, flight, len, why, bad);
 	if (!driver_end_pending(d))
 		return 0;
 	if (d->packed) {
@@ -238,32 +288,36 @@ int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const
 				      bad, d->used);
 		*len = (uint32_t)half;
 		name = (uint16_t)(half >> 32);
-		rc = take_back(d, name, flight, why, bad);
-		if (rc > 0)
-			advance(&d->used, &d->used_wrap, d->ids[name].count, d->num);
-		return rc;
-	}
-	{
+	} else {
 		/* Acquire: entries and buffers up to this index have been written (2.7.14). */
 		uint16_t idx = vring_acquire16(&d->device[1]), i = d->used & (d->num - 1);
 		const uint32_t *entry = (const uint32_t *)(const void *)(d->device + 2) + 2 * i;
 
-		if ((uint16_t)(idx - d->used) > d->busy)
+		ahead = (uint16_t)(idx - d->used);
+		if (ahead > d->busy)
 			return refuse(why, "the used index is ahead of what is in flight", bad,
 				      idx);
 		name = __atomic_load_n(&entry[0], __ATOMIC_RELAXED);
 		*len = __atomic_load_n(&entry[1], __ATOMIC_RELAXED);
-		rc = take_back(d, name, flight, why, bad);
-		if (rc > 0)
-			d->used++;
-		return rc;
 	}
+	if (d->in_order) {
+		rc = open_batch(d, name, *len, ahead, why, bad);
+		return rc < 0 ? rc : take_oldest(d, flight, len, why, bad);
+	}
+	rc = take_back(d, name, flight, why, bad);
+	if (rc > 0 && d->packed)
+		advance(&d->used, &d->used_wrap, d->ids[name].count, d->num);
+	else if (rc > 0)
+		d->used++;
+	return rc;
 }
 
 bool driver_end_pending(const struct driver_end *d)
 {
 	uint16_t flags;
 
+	if (d->batch)
+		return true;
 	if (!d->packed)
 		return vring_acquire16(&d->device[1]) != d->used;
 	flags = (uint16_t)(vring_load64(&d->desc[2 * d->used + 1]) >> 48);

@@ -36,6 +36,7 @@ struct driver_end {
 	bool avail_wrap;
 	bool used_wrap;
 	bool quiet;
+	bool in_order; /* VIRTIO_F_IN_ORDER */
 	uint16_t num;
 	uint16_t next;	 /* position of the next descriptor or avail entry */
 	uint16_t used;	 /* position of the next used entry to read */
@@ -48,6 +49,11 @@ struct driver_end {
 	uint16_t *driver;
 	uint16_t *device;
 	struct driver_id *ids; /* num of them */
+	/* For in_order only: */
+	uint16_t *order; /* num of them: ids as they were made available, a ring */
+	uint16_t oldest; /* in order[], of busy ones */
+	uint16_t batch;	 /* of these, how many a used entry that has been read still stands for */
+	uint32_t batch_len; /* its length, which is the last one's */
 };
 
 /**
@@ -58,7 +64,7 @@ uint32_t driver_end_bytes(uint16_t num, bool packed, uint32_t parts[3]);
 
 /**
  * driver_end_init - a new ring
- * @d:	  packed, event_idx, indirect, num and ids set
+ * @d:	  packed, event_idx, indirect, in_order, num, ids and order set
  * @ring: driver_end_bytes() of shared memory, all zero
  */
 void driver_end_init(struct driver_end *d, void *ring);
@@ -102,7 +108,8 @@ bool driver_end_must_kick(struct driver_end *d);
  * @why:    set to the reason if the device has broken a rule
  * @bad:    set to the value that was wrong
  *
- * Return: 1; 0 if there is none; -EBADMSG.
+ * Return: 1; 2 if one used entry stood for this chain and later ones, so that it has been used completely
+ * (virtio 1.2, 2.7.9 and 2.8.9), and @len is not set; 0 if there is none; -EBADMSG.
  */
 int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const char **why,
 		    uint32_t *bad);

@@ -23,14 +23,59 @@
 static struct chain chain; /* too large for the stack; filled anew each time */
 static struct shadow_sg sg[FLIGHT_PARTS];
 
+static unsigned int bucket_of(uint64_t ns, unsigned int first)
+{
+	uint64_t over = ns >> first;
+	unsigned int bucket = over ? 64u - (unsigned int)__builtin_clzll(over) : 0;
+
+	return bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1;
+}
+
 static void count_latency(struct queue *q, const struct flight *f)
 {
 	uint64_t ns = q->shadow->now > f->since ? q->shadow->now - f->since : 0;
-	uint64_t us4 = ns >> 12; /* 4 us are near enough 2^12 ns */
-	unsigned int bucket = us4 ? 64u - (unsigned int)__builtin_clzll(us4) : 0;
 
-	q->stats.latency[bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1]++;
+	q->stats.latency[bucket_of(ns, LATENCY_FIRST)]++;
 	q->stats.latency_sum += ns;
+}
+
+/* What the relay itself adds: from the beginning of a step to where all of it has been passed on. */
+static void count_added(struct queue *q, int down, int up)
+{
+	uint64_t ns = now_ns() - q->shadow->now;
+	unsigned int bucket = bucket_of(ns, ADDED_FIRST);
+
+	q->stats.added[0][bucket] += (unsigned int)down;
+	q->stats.added[1][bucket] += (unsigned int)up;
+	q->stats.added_sum[0] += ns * (unsigned int)down;
+	q->stats.added_sum[1] += ns * (unsigned int)up;
+}
+
+static void give_back(struct queue *q, uint16_t n, uint32_t len)
+{
+	struct flight *f = &q->flights[n];
+
+	ledger_used(q, f);
+	device_end_use(&q->guest, f->id, f->count, len);
+	q->stats.requests++;
+	count_latency(q, f);
+	queue_end_flight(q, n);
+}
+
+/* Nothing of it is in the pool any more. With IN_ORDER it waits for those that were fetched before it. */
+static void finish(struct queue *q, uint16_t n, uint32_t len)
+{
+	struct flight *f = &q->flights[n];
+
+	if (!q->in_order) {
+		give_back(q, n, len);
+		return;
+	}
+	f->placed = false;
+	f->done = true;
+	f->used_len = len;
+	while (q->first != FLIGHT_NONE && q->flights[q->first].done)
+		give_back(q, q->first, q->flights[q->first].used_len);
 }
 
 static void complete(struct queue *q, uint16_t n, uint32_t len)
@@ -46,11 +91,7 @@ static void complete(struct queue *q, uint16_t n, uint32_t len)
 		back = used_len_copy(q, f, len);
 	}
 	place_back(q, f, back);
-	ledger_used(q, f->id);
-	device_end_use(&q->guest, f->id, f->count, len);
-	q->stats.requests++;
-	count_latency(q, f);
-	queue_end_flight(q, n);
+	finish(q, n, len);
 }
 
 static void publish_used(struct queue *q)
@@ -73,7 +114,7 @@ static int reap(struct queue *q, int budget)
 	int done = 0, rc = 0;
 
 	while (done < budget && (rc = driver_end_reap(&q->back, &n, &len, &why, &bad)) > 0) {
-		complete(q, n, len);
+		complete(q, n, rc == 2 ? q->flights[n].in : len);
 		done++;
 	}
 	if (done)
@@ -135,6 +176,10 @@ static bool send_parked(struct queue *q)
 	uint16_t large = f->large;
 	int nsg;
 
+	if (f->done) {
+		q->parked = f->next;
+		return true;
+	}
 	place_chain_of(f, &chain);
 	if (large != FLIGHT_NONE) {
 		q->large_next[large] = q->large_free;
@@ -165,7 +210,7 @@ static bool send_next(struct queue *q)
 			break_guest(q, REFUSED_CHAIN, why);
 		return false;
 	}
-	n = queue_take_flight(q);
+	n = ledger_room(q, chain.count) ? queue_take_flight(q) : FLIGHT_NONE;
 	if (n == FLIGHT_NONE) {
 		chain.bad = chain.id;
 		chain.bad_len = 0;
@@ -176,12 +221,13 @@ static bool send_next(struct queue *q)
 	f = &q->flights[n];
 	if (!chain.nout && !chain.nin) {
 		/* Nothing to do for a device. */
+		f->id = chain.id;
+		f->count = chain.count;
+		f->since = q->shadow->now;
+		ledger_fetched(q, f);
 		device_end_take(&q->guest, &chain);
-		ledger_fetched(q, chain.id);
-		ledger_used(q, chain.id);
-		device_end_use(&q->guest, chain.id, chain.count, 0);
+		finish(q, n, 0);
 		publish_used(q);
-		queue_end_flight(q, n);
 		return true;
 	}
 	rc = place_chain(q, f, &chain, sg);
@@ -199,8 +245,8 @@ static bool send_next(struct queue *q)
 	f->id = chain.id;
 	f->count = chain.count;
 	f->since = q->shadow->now;
+	ledger_fetched(q, f);
 	device_end_take(&q->guest, &chain);
-	ledger_fetched(q, f->id);
 	send_down(q, n, (uint32_t)rc);
 	return true;
 }
@@ -231,7 +277,10 @@ bool flow_step(struct queue *q)
 	if (used < 0)
 		return true;
 	sent = submit(q, BUDGET);
-	return used > 0 || sent > 0;
+	if (!used && !sent)
+		return false;
+	count_added(q, sent, used);
+	return true;
 }
 
 void flow_reap_rest(struct queue *q)

@@ -10,9 +10,7 @@
  * the device next, and says for each chain whether it is in flight and in which order they came. It
  * is offered whether the backend has such a thing or not; the backend never sees it.
  *
- * Split rings only: a packed ring's chains are overwritten when others are used, so that this buffer
- * would have to hold them as well, and stock devices do not do that either. Asked with a packed ring
- * the answer is a buffer of no bytes, which means that there is none.
+ * Here is what both layouts have in common, and the split one; ledger_packed.c has the other.
  *
  * The order of the writes, for a death between any two of them (the spec, "Inflight I/O tracking",
  * split virtqueue): fetched: counter, then inflight. Used: the chain is put in front of the batch,
@@ -57,19 +55,25 @@ struct ledger_queue {
 static uint16_t batch[SHADOW_NUM];
 static uint16_t nbatch;
 
-static size_t queue_bytes(uint16_t num)
+static size_t queue_bytes(uint16_t num, bool packed)
 {
-	return (sizeof(struct ledger_queue) + num * sizeof(struct ledger_desc) + 63) & ~(size_t)63;
+	size_t bytes = packed ? ledger_packed_bytes(num)
+			      : sizeof(struct ledger_queue) + num * sizeof(struct ledger_desc);
+
+	return (bytes + 63) & ~(size_t)63;
+}
+
+static bool is_packed(const struct relay *r)
+{
+	return r->fe.features & VU_BIT(VIRTIO_F_PACKED);
 }
 
 int ledger_get(struct relay *r, struct vu_msg *m)
 {
 	struct vu_inflight *want = &m->p.inflight;
-	uint64_t bytes = (uint64_t)want->queues * queue_bytes(want->num);
+	uint64_t bytes = (uint64_t)want->queues * queue_bytes(want->num, is_packed(r));
 	int fd, rc;
 
-	if (r->fe.features & VU_BIT(VIRTIO_F_PACKED))
-		bytes = 0;
 	if (!want->queues || want->queues > RING_MAX || !want->num || want->num > SHADOW_NUM) {
 		relay_log_peer("refused GET_INFLIGHT_FD: %u queues of %u entries", want->queues,
 			       want->num);
@@ -77,8 +81,6 @@ int ledger_get(struct relay *r, struct vu_msg *m)
 	}
 	want->bytes = bytes;
 	want->offset = 0;
-	if (!bytes)
-		return session_reply(r, m);
 	fd = memfd_create("sluice-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0 || ftruncate(fd, (off_t)bytes) ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
@@ -116,7 +118,7 @@ int ledger_set(struct relay *r, struct vu_msg *m)
 	}
 	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || v.offset % 4096 || !v.queues ||
 	    v.queues > RING_MAX || v.num > SHADOW_NUM || !v.num ||
-	    v.bytes < v.queues * queue_bytes(v.num) || st.st_size < 0 ||
+	    v.bytes < v.queues * queue_bytes(v.num, is_packed(r)) || st.st_size < 0 ||
 	    v.bytes > (uint64_t)st.st_size || v.offset > (uint64_t)st.st_size - v.bytes) {
 		relay_log_peer("refused SET_INFLIGHT_FD: %u queues of %u entries in %llu bytes at "
 			       "%llu is no in-flight buffer",
@@ -205,45 +207,64 @@ void ledger_begin(struct queue *q)
 {
 	struct shadow *s = q->shadow;
 	struct ledger_queue *l;
+	size_t bytes = queue_bytes(s->ledger_num, q->guest.packed);
 
 	q->ledger = NULL;
-	if (!s->ledger || q->index >= s->ledger_queues || q->guest.packed ||
-	    q->guest.num > s->ledger_num)
+	/* The layout may have been another one when the buffer came. */
+	if (!s->ledger || q->index >= s->ledger_queues || q->guest.num > s->ledger_num ||
+	    s->ledger_queues * bytes > s->ledger_len)
 		return;
-	l = (void *)((uint8_t *)s->ledger + q->index * queue_bytes(s->ledger_num));
+	l = (void *)((uint8_t *)s->ledger + q->index * bytes);
 	q->ledger = l;
 	q->ledger_counter = 1;
+	if (q->guest.packed) {
+		ledger_packed_begin(q, s->ledger_num);
+		return;
+	}
 	nbatch = 0;
 	if (vring_load16(&l->version) == LEDGER_VERSION &&
 	    vring_load16(&l->desc_num) == s->ledger_num) {
 		recover(q, l);
 	} else {
-		memset(l, 0, queue_bytes(s->ledger_num));
+		memset(l, 0, bytes);
 		l->desc_num = s->ledger_num;
 	}
 	vring_store16(&l->used_idx, q->guest.used);
 	vring_release16(&l->version, LEDGER_VERSION);
 }
 
-void ledger_fetched(struct queue *q, uint16_t head)
+bool ledger_room(const struct queue *q, uint16_t count)
 {
-	struct ledger_queue *l = q->ledger;
-
-	if (!l)
-		return;
-	vring_store64(&l->desc[head].counter, q->ledger_counter++);
-	__atomic_store_n(&l->desc[head].inflight, 1, __ATOMIC_RELEASE);
+	return !q->ledger || !q->guest.packed || q->ledger_nfree >= count;
 }
 
-void ledger_used(struct queue *q, uint16_t head)
+void ledger_fetched(struct queue *q, struct flight *f)
 {
 	struct ledger_queue *l = q->ledger;
 
 	if (!l)
 		return;
-	vring_store16(&l->desc[head].next, vring_load16(&l->last_batch_head));
-	vring_release16(&l->last_batch_head, head);
-	batch[nbatch++] = head;
+	if (q->guest.packed) {
+		ledger_packed_fetched(q, f);
+		return;
+	}
+	vring_store64(&l->desc[f->id].counter, q->ledger_counter++);
+	__atomic_store_n(&l->desc[f->id].inflight, 1, __ATOMIC_RELEASE);
+}
+
+void ledger_used(struct queue *q, const struct flight *f)
+{
+	struct ledger_queue *l = q->ledger;
+
+	if (!l)
+		return;
+	if (q->guest.packed) {
+		ledger_packed_used(q, f);
+		return;
+	}
+	vring_store16(&l->desc[f->id].next, vring_load16(&l->last_batch_head));
+	vring_release16(&l->last_batch_head, f->id);
+	batch[nbatch++] = f->id;
 }
 
 void ledger_published(struct queue *q)
@@ -252,14 +273,31 @@ void ledger_published(struct queue *q)
 
 	if (!l)
 		return;
+	if (q->guest.packed) {
+		ledger_packed_published(q);
+		return;
+	}
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 	while (nbatch)
 		__atomic_store_n(&l->desc[batch[--nbatch]].inflight, 0, __ATOMIC_RELAXED);
 	vring_release16(&l->used_idx, q->guest.used);
 }
 
-void ledger_handed_back(struct queue *q, uint16_t head)
+void ledger_handed_back(struct queue *q, const struct flight *f)
 {
-	if (q->ledger)
-		__atomic_store_n(&q->ledger->desc[head].inflight, 0, __ATOMIC_RELAXED);
+	struct ledger_queue *l = q->ledger;
+
+	if (!l)
+		return;
+	if (q->guest.packed)
+		ledger_packed_handed_back(q, f);
+	else
+		__atomic_store_n(&l->desc[f->id].inflight, 0, __ATOMIC_RELAXED);
+}
+
+void ledger_end(struct queue *q)
+{
+	/* The used index of a split ring is in the ring. */
+	if (q->ledger && q->guest.packed)
+		ledger_packed_end(q);
 }

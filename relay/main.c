@@ -32,9 +32,10 @@
 #include "shadow.h"
 #include "state.h"
 
-#define POOL_SIZE (UINT64_C(64) << 20)
-#define POOL_MAX  (UINT64_C(256) << 20)
-#define POLL_NS	  UINT64_C(20000)
+#define POOL_SIZE     (UINT64_C(64) << 20)
+#define POOL_MAX      (UINT64_C(256) << 20)
+#define POLL_NS	      UINT64_C(20000)
+#define STATS_WAITING 16 /* clients of --stats that wait while one is served */
 
 struct options {
 	const char *listen;
@@ -261,7 +262,7 @@ static bool left_behind(const struct sockaddr_un *addr)
 	return dead;
 }
 
-static int listen_on(const char *path)
+static int listen_on(const char *path, int backlog)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -269,7 +270,7 @@ static int listen_on(const char *path)
 	memcpy(addr.sun_path, path, strlen(path));
 	if (fd >= 0 && left_behind(&addr))
 		unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 1)) {
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, backlog)) {
 		relay_log("cannot listen on %s: %s%s", path, strerror(errno),
 			  errno == EADDRINUSE ? "; remove it, or stop the one that uses it" : "");
 		if (fd >= 0)
@@ -294,13 +295,12 @@ static void raise_fd_limit(void)
 static int serve_all(struct relay *r, int listener, bool keep)
 {
 	for (;;) {
-		struct pollfd p[2] = {
-			{.fd = listener, .events = POLLIN},
-			{.fd = r->shadow ? r->shadow->stats_fd : -1, .events = POLLIN},
-		};
-		int status, fd;
+		struct pollfd p[2] = {{.fd = listener, .events = POLLIN}, {.fd = -1}};
+		int pause = r->shadow ? stats_poll(r->shadow, &p[1]) : -1, status, fd;
 
-		if (poll(p, 2, -1) > 0 && p[1].revents)
+		if (poll(p, 2, pause) < 0)
+			continue; /* what poll() has not filled in says nothing */
+		if (r->shadow && (p[1].revents || !p[0].revents))
 			stats_serve(r->shadow);
 		if (!p[0].revents)
 			continue;
@@ -326,7 +326,7 @@ int sluice_relay_main(int argc, char **argv)
 
 	if (parse(argc, argv, &o))
 		return 1;
-	listener = listen_on(o.listen);
+	listener = listen_on(o.listen, 1);
 	if (listener < 0)
 		return 1;
 	raise_fd_limit();
@@ -345,7 +345,7 @@ int sluice_relay_main(int argc, char **argv)
 			relay_log("cannot start: %s", strerror(-rc));
 			return 1;
 		}
-		shadow.stats_fd = o.stats ? listen_on(o.stats) : -1;
+		shadow.stats_fd = o.stats ? listen_on(o.stats, STATS_WAITING) : -1;
 		if (o.stats && shadow.stats_fd < 0)
 			return 1;
 		relay.shadow = &shadow;

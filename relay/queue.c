@@ -34,6 +34,7 @@ uint16_t queue_take_flight(struct queue *q)
 	f = &q->flights[n];
 	q->flight_free = f->next;
 	f->order = q->fetched++;
+	f->done = false;
 	f->next = FLIGHT_NONE;
 	f->prev = q->last;
 	if (q->last == FLIGHT_NONE)
@@ -78,14 +79,14 @@ static size_t up(size_t n)
 static int get_memory(struct queue *q, uint16_t num)
 {
 	size_t flights = up(num * sizeof(struct flight)), ids = up(num * sizeof(struct driver_id)),
-	       next, large;
+	       links = up(num * sizeof(uint16_t)), order = 2 * links, next, large;
 	uint8_t *at;
 
 	q->nlarge = num < FLIGHT_LARGE ? num : FLIGHT_LARGE;
 	next = up(q->nlarge * sizeof(uint16_t));
 	large = (size_t)q->nlarge * FLIGHT_PARTS * sizeof(struct part);
 	/* The backend's ring may have up to twice as many entries: a power of two. */
-	q->memory_len = flights + 2 * ids + next + large;
+	q->memory_len = flights + 2 * ids + links + order + next + large;
 	at = mmap(NULL, q->memory_len, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
@@ -93,8 +94,10 @@ static int get_memory(struct queue *q, uint16_t num)
 	q->memory = at;
 	q->flights = (void *)at;
 	q->back.ids = (void *)(at + flights);
-	q->large_next = (void *)(at + flights + 2 * ids);
-	q->large = (void *)(at + flights + 2 * ids + next);
+	q->ledger_next = (void *)(at + flights + 2 * ids);
+	q->back.order = (void *)(at + flights + 2 * ids + links);
+	q->large_next = (void *)(at + flights + 2 * ids + links + order);
+	q->large = (void *)(at + flights + 2 * ids + links + order + next);
 	for (uint16_t i = 0; i < num; i++) {
 		q->flights[i].next = (uint16_t)(i + 1 < num ? i + 1 : FLIGHT_NONE);
 		q->flights[i].large = FLIGHT_NONE;
@@ -181,6 +184,7 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 	q->held = q->held_max = 0;
 	q->broken = q->whole = false;
 	q->honest = 0;
+	q->in_order = features & VU_BIT(VIRTIO_F_IN_ORDER);
 	q->guest = end;
 	rc = get_memory(q, (uint16_t)ring->num);
 	if (rc)
@@ -240,6 +244,7 @@ int queue_attach_back(struct queue *q, uint64_t features)
 	d->packed = features & VU_BIT(VIRTIO_F_PACKED);
 	d->event_idx = features & VU_BIT(VIRTIO_F_EVENT_IDX);
 	d->indirect = features & VU_BIT(VIRTIO_F_INDIRECT);
+	d->in_order = features & VU_BIT(VIRTIO_F_IN_ORDER);
 	d->num = shadow_num(q, d->packed);
 	rc = take(q, driver_end_bytes(d->num, d->packed, parts), &q->ring_at);
 	if (rc)
@@ -320,7 +325,7 @@ bool queue_hand_back(struct queue *q)
 		return false;
 	queue_log_ring(q);
 	while (q->first != FLIGHT_NONE) {
-		ledger_handed_back(q, q->flights[q->first].id);
+		ledger_handed_back(q, &q->flights[q->first]);
 		queue_end_flight(q, q->first);
 	}
 	q->parked = FLIGHT_NONE;

@@ -185,8 +185,9 @@ static int serve(struct relay *r)
 			{.fd = r->be.channel, .events = POLLIN},
 			{.fd = r->door.fd, .events = POLLIN},
 			{.fd = r->shadow ? r->shadow->epoll : -1, .events = POLLIN},
-			{.fd = r->shadow ? r->shadow->stats_fd : -1, .events = POLLIN},
+			{.fd = -1},
 		};
+		int stats = r->shadow ? stats_poll(r->shadow, &p[5]) : -1;
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
 
@@ -200,6 +201,8 @@ static int serve(struct relay *r)
 
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
+		if (stats >= 0 && (pause < 0 || stats < pause))
+			pause = stats;
 		if (busy)
 			pause = 0;
 		if (poll(p, 6, (int)pause) < 0) {
@@ -209,7 +212,7 @@ static int serve(struct relay *r)
 		}
 		if (p[4].revents)
 			loop_events(r);
-		if (p[5].revents)
+		if (p[5].revents || !stats)
 			stats_serve(r->shadow);
 		if (p[3].revents || r->door.gone) {
 			/* It speaks only when asked. */

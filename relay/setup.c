@@ -333,12 +333,20 @@ int setup_vring_fd(struct relay *r, struct vu_msg *m)
 
 int setup_vring_enable(struct relay *r, struct vu_msg *m)
 {
-	struct ring *ring = ring_of(r, m->p.state.index, "SET_VRING_ENABLE");
+	const uint32_t index = m->p.state.index;
+	struct ring *ring = ring_of(r, index, "SET_VRING_ENABLE");
+	int rc;
 
 	if (!ring)
 		return REFUSE;
 	ring->enabled = m->p.state.num != 0;
-	return ring->live ? session_told(backend_tell(r, m)) : 0;
+	if (!ring->live)
+		return 0;
+	rc = backend_tell(r, m);
+	/* Kicks from before may be lost: there are backends that forget those of a disabled ring. */
+	if (!rc && ring->enabled)
+		ring_signal(r->shadow ? r->shadow->queues[index].back_kick : ring->kick);
+	return session_told(rc);
 }
 
 void setup_stop_all(struct relay *r)

@@ -40,7 +40,7 @@ uint64_t shadow_features_up(uint64_t backend)
 		       VU_BIT(VHOST_F_LOG_ALL);
 
 	if (backend & VU_BIT(VIRTIO_F_VERSION_1))
-		own |= VU_BIT(VIRTIO_F_PACKED);
+		own |= VU_BIT(VIRTIO_F_PACKED) | VU_BIT(VIRTIO_F_IN_ORDER);
 	return (backend & DEVICE_BITS) | own;
 }
 
@@ -49,7 +49,7 @@ uint64_t shadow_features_down(uint64_t frontend, uint64_t backend)
 	uint64_t rings = RING_BITS;
 
 	if (frontend & VU_BIT(VIRTIO_F_VERSION_1))
-		rings |= VU_BIT(VIRTIO_F_PACKED);
+		rings |= VU_BIT(VIRTIO_F_PACKED) | VU_BIT(VIRTIO_F_IN_ORDER);
 	return (frontend & DEVICE_BITS) | (backend & rings) | VU_BIT(VU_F_PROTOCOL);
 }
 
@@ -174,6 +174,7 @@ static void refuse(struct relay *r, unsigned int index, int rc)
 	if (ring->refused)
 		return;
 	ring->refused = true;
+	r->shadow->refused[REFUSED_RING]++;
 	relay_log_peer(
 		"refused to start ring %u (%u entries at the front-end's addresses 0x%" PRIx64
 		", 0x%" PRIx64 ", 0x%" PRIx64 "): %s",
@@ -320,6 +321,7 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	ring->recover = false;
 	if (queue_hand_back(q)) {
 		ring->base = device_end_base(&q->guest);
+		ledger_end(q);
 		queue_detach_guest(q);
 	} else {
 		ring->base = device_end_base(&q->guest);

@@ -15,6 +15,7 @@
  *   queue.c	    the two ends of a queue: attaching, parking what is in flight, handing it back
  *   drain.c	    bringing a queue to rest before it is stopped
  *   ledger.c	    the in-flight buffer that the front-end keeps
+ *   ledger_packed.c  the same for packed rings
  *   dirty.c	    the log for live migration
  *   shadow.c	    all queues: start and stop, the pool
  *   loop.c	    whose turn it is: queues with work, spinning, sleeping
@@ -65,12 +66,15 @@ struct flight {
 	uint16_t nin;
 	uint16_t large; /* number of its large record, or FLIGHT_NONE */
 	bool placed;
+	bool done;	/* with IN_ORDER: used by the device, and waits for those before it */
 	uint32_t order; /* counts chains as they are fetched */
 	uint32_t out;	/* bytes */
 	uint32_t in;
-	uint16_t table_n; /* entries of its indirect table in the pool */
-	uint32_t table;	  /* offset of the slot that its indirect table has in the pool; 0: none */
-	uint32_t held;	  /* bytes of the pool's slots that it has */
+	uint16_t table_n;  /* entries of its indirect table in the pool */
+	uint16_t entry;	   /* packed: its first one in the in-flight buffer */
+	uint32_t table;	   /* offset of the slot that its indirect table has in the pool; 0: none */
+	uint32_t held;	   /* bytes of the pool's slots that it has */
+	uint32_t used_len; /* when done */
 	struct part few[FLIGHT_FEW];
 };
 
@@ -89,10 +93,13 @@ enum refusal {
 	REFUSED_USED,	 /* the backend broke a rule of its ring */
 	REFUSED_LENGTH,	 /* a used length above what was offered */
 	REFUSED_LOST,	 /* a buffer was not memory any more when it was to be written */
+	REFUSED_RING, /* a ring that is not in the guest's memory, or of no size that it may have */
 	REFUSALS
 };
 
-#define LATENCY_BUCKETS 16 /* bucket i: up to 4 us * 2^i; the last: all above */
+#define LATENCY_BUCKETS 16 /* bucket i: up to 2^(FIRST + i) ns; the last: all above */
+#define LATENCY_FIRST	12
+#define ADDED_FIRST	8
 
 struct queue_stats {
 	uint64_t requests;
@@ -109,10 +116,12 @@ struct queue_stats {
 	uint64_t latency_sum;	/* ns */
 	uint64_t seen;		/* the queue has run */
 	uint64_t latency[LATENCY_BUCKETS];
+	uint64_t added_sum[2];		    /* ns */
+	uint64_t added[2][LATENCY_BUCKETS]; /* downwards, upwards */
 };
 
 struct relay;
-struct ledger_queue;
+struct pollfd;
 struct vu_msg;
 
 struct queue {
@@ -124,6 +133,7 @@ struct queue {
 	bool active;	/* in the loop's list */
 	bool waits;	/* its next chain found no room; said in full */
 	bool whole;	/* used lengths are not believed */
+	bool in_order;	/* the guest gets its chains back in the order in which it offered them */
 	uint8_t honest; /* short used lengths that were right, up to USED_LEN_TRUST */
 	uint16_t large_free;
 	uint16_t flight_free;
@@ -156,8 +166,13 @@ struct queue {
 	uint64_t slept_at;
 	uint64_t spin;			  /* how long to look before sleeping, ns */
 	struct vu_region ring_written[2]; /* where in the guest the ring is written, for the log */
-	struct ledger_queue *ledger;	  /* its part of the in-flight buffer, or NULL */
+	void *ledger;			  /* its part of the in-flight buffer, or NULL */
 	uint64_t ledger_counter;
+	uint16_t *ledger_next; /* packed: the links of its entries, as they were written */
+	uint16_t ledger_free;
+	uint16_t ledger_nfree;
+	uint16_t
+		ledger_done; /* packed: the entry that has been used and still counts, or FLIGHT_NONE */
 	struct queue_stats stats;
 };
 
@@ -376,20 +391,62 @@ void ledger_close(struct shadow *s);
  */
 void ledger_begin(struct queue *q);
 
-/* A chain has been fetched; has been used, not published; all such have been; has been put back. */
-void ledger_fetched(struct queue *q, uint16_t head);
-void ledger_used(struct queue *q, uint16_t head);
+/**
+ * ledger_room - whether a chain of @count descriptors can be noted
+ *
+ * Always, but for a guest that offers descriptors again before they are used.
+ */
+bool ledger_room(const struct queue *q, uint16_t count);
+
+/**
+ * ledger_fetched - a chain is about to be taken from the guest's ring
+ * @f: its id and count are set
+ */
+void ledger_fetched(struct queue *q, struct flight *f);
+
+/* It is about to be used, not yet published; all such have been; it is about to be put back. */
+void ledger_used(struct queue *q, const struct flight *f);
 void ledger_published(struct queue *q);
-void ledger_handed_back(struct queue *q, uint16_t head);
+void ledger_handed_back(struct queue *q, const struct flight *f);
+
+/**
+ * ledger_end - the ring is stopped and nothing of it is in flight: where it stands the front-end knows
+ */
+void ledger_end(struct queue *q);
+
+/* ledger_packed.c: the same for a packed ring that has a ledger; bytes for a ring of @num entries */
+
+size_t ledger_packed_bytes(uint16_t num);
+void ledger_packed_begin(struct queue *q, uint16_t num);
+void ledger_packed_fetched(struct queue *q, struct flight *f);
+void ledger_packed_used(struct queue *q, const struct flight *f);
+void ledger_packed_published(struct queue *q);
+void ledger_packed_handed_back(struct queue *q, const struct flight *f);
+void ledger_packed_end(struct queue *q);
 
 /* stats.c */
 
 /**
- * stats_serve - take one connection of s->stats_fd and answer it
+ * stats_poll - what stats_serve() waits for
+ * @p: set to what is to be polled
+ *
+ * Return: milliseconds after which it is to be called all the same, or -1.
+ */
+int stats_poll(const struct shadow *s, struct pollfd *p);
+
+/**
+ * stats_serve - take a client of s->stats_fd, or go on with the one that is there
+ *
+ * Context: does not block; to be called as stats_poll() says, or more often.
  */
 void stats_serve(struct shadow *s);
 
 /* shadow.c */
+
+/**
+ * now_ns - nanoseconds on a clock that only goes forward
+ */
+uint64_t now_ns(void);
 
 /**
  * shadow_init - at the start of the process

@@ -22,7 +22,7 @@
 
 #include "stat.h"
 
-#define BUFFER	(128u << 10)
+#define BUFFER	(512u << 10)
 #define WAIT_MS 1000
 
 static void set_text(char *to, size_t size, const char *from, size_t n)
@@ -173,6 +173,9 @@ static int read_relay(const char *path, struct stat_set *set)
 	text = malloc(BUFFER);
 	fd = text ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
 	ret = fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
+	/* Nothing is asked, so the relay need not wait for a request. */
+	if (!ret)
+		(void)shutdown(fd, SHUT_WR);
 	if (!ret)
 		ret = read_all(fd, text);
 	if (!ret)

@@ -39,6 +39,10 @@ uint32_t next_length(uint64_t *state);
  */
 double stream_round(const struct candidate *c, const char *path);
 
+/* ns for a map and unmap by the DMA layer, 1500 bytes with the copy; 0 if it cannot be had. */
+enum reserve_way { RESERVE_NONE, RESERVE_IDLE, RESERVE_USED };
+double reserve_round(enum reserve_way way);
+
 /* Time-stamp counter ticks, their length, and what reading it costs. */
 uint64_t ticks(void);
 double tick_ns(void);

@@ -15,6 +15,7 @@
  *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
  *		which maps fail
  *   small	bytes of the pool that a short mapping takes
+ *   reserve	map and unmap of a device without a reserve, with one, and in one
  *
  * Rounds of all candidates are interleaved; the figures are medians with minimum and maximum. In the
  * CSV, rows of fill have the 50th, 99th and 99.9th percentile in those columns, and rows of failed,
@@ -499,6 +500,20 @@ static void streams(void)
 	}
 }
 
+static void reserves(void)
+{
+	static const char *const names[] = {"none", "idle", "used, pool full"};
+	static double values[3][ROUNDS];
+
+	printf("\nmap+unmap with the copy, 1500 B, of a device with a reserve, ns\n");
+	for (int r = 0; r < ROUNDS; r++) {
+		for (int way = RESERVE_NONE; way <= RESERVE_USED; way++)
+			values[way][r] = reserve_round((enum reserve_way)way);
+	}
+	for (int way = RESERVE_NONE; way <= RESERVE_USED; way++)
+		report("reserve", names[way], "sluice", values[way]);
+}
+
 /* What a small mapping takes. */
 static void small(void)
 {
@@ -557,6 +572,7 @@ int main(int argc, char **argv)
 		fill();
 		dense();
 		small();
+		reserves();
 	}
 	if (csv)
 		fclose(csv);

@@ -2,12 +2,17 @@
 /*
  * copy.c - what this machine's memcpy reaches on the relay's working set
  *
- * Theory of operation: `copy BLOCK_SIZE DEPTH SECONDS` prints MiB/s of copying blocks between two
- * shared memories of DEPTH blocks each, as the relay does between guest memory and its pool with
+ * Theory of operation: `copy BLOCK_SIZE DEPTH SECONDS [PIECE]` prints MiB/s of copying blocks between
+ * two shared memories of DEPTH blocks each, as the relay does between guest memory and its pool with
  * that many requests in flight: block by block, each source and destination in a random pairing, so
  * that the prefetcher knows as little as it does there. That is the limit that the relay's own
  * copying is held against.
+ *
+ * With PIECE each block is copied in pieces of so many bytes, and each piece cleared at its source
+ * when it has been copied, as the relay does with what a device has written: relay/place.c has
+ * its PIECE from here.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,25 +43,47 @@ static uint8_t *memory(size_t size)
 	return p;
 }
 
+static void move(uint8_t *to, uint8_t *from, size_t len, size_t piece)
+{
+	while (len) {
+		size_t n = len < piece ? len : piece;
+
+		__asm__("" : "+r"(n)); /* as in place.c */
+		memcpy(to, from, n);
+		memset(from, 0, n);
+		to += n;
+		from += n;
+		len -= n;
+	}
+}
+
 int main(int argc, char **argv)
 {
-	size_t block = argc == 4 ? strtoul(argv[1], NULL, 0) : 0;
-	size_t depth = argc == 4 ? strtoul(argv[2], NULL, 0) : 0;
-	double seconds = argc == 4 ? strtod(argv[3], NULL) : 0, begin, end;
+	bool right = argc == 4 || argc == 5;
+	size_t block = right ? strtoul(argv[1], NULL, 0) : 0;
+	size_t depth = right ? strtoul(argv[2], NULL, 0) : 0;
+	size_t piece = argc == 5 ? strtoul(argv[4], NULL, 0) : 0;
+	double seconds = right ? strtod(argv[3], NULL) : 0, begin, end;
 	uint8_t *from = memory(block * depth), *to = memory(block * depth);
 	uint64_t copied = 0;
 	uint32_t x = 1;
 
-	if (!block || !depth || !from || !to) {
-		fprintf(stderr, "usage: copy BLOCK_SIZE DEPTH SECONDS\n");
+	if (!block || !depth || !from || !to || (argc == 5 && !piece)) {
+		fprintf(stderr, "usage: copy BLOCK_SIZE DEPTH SECONDS [PIECE]\n");
 		return 1;
 	}
 	begin = now();
 	do {
 		for (unsigned int i = 0; i < 64; i++) {
+			uint8_t *src, *dst;
+
 			x = x * 1664525 + 1013904223;
-			memcpy(to + (x >> 8) % depth * block, from + (x >> 20) % depth * block,
-			       block);
+			dst = to + (x >> 8) % depth * block;
+			src = from + (x >> 20) % depth * block;
+			if (piece)
+				move(dst, src, block, piece);
+			else
+				memcpy(dst, src, block);
 			/* The compiler must not know that nobody reads it. */
 			__asm__ volatile("" ::: "memory");
 		}

@@ -41,8 +41,18 @@
  *   SLUICE_TURN_SILENCE tries of others fail while nothing is given back; the device's counter
  *   "lapsed" says so. While no device waits, all this costs a load and a branch.
  *
- *   What is not promised: room beside mappings that never end (coherent memory, receive buffers of an
- *   idle network). Whoever must be independent of those has a pool of its own.
+ *   What that does not promise is room beside mappings that never end (coherent memory, receive
+ *   buffers of an idle network, a device that hoards). For that a device may have a reserve.
+ *
+ * Reserve (G5)
+ *   sluice_dma_reserve() sets a part of the pool aside for one device. When a mapping or a list of
+ *   this device finds no room, or it is another's turn, it is met from there if the reserve is whole.
+ *   It then is that list's alone, or that of the mappings which this CPU makes one by one, and the
+ *   next request waits until all that was mapped there has been unmapped. So, whatever other devices
+ *   keep for ever, this device goes on with one request at a time up to the length of its reserve.
+ *   What it keeps itself, nobody can help: a mapping of its own that never ends (receive buffers)
+ *   may keep its reserve for ever. Coherent memory is not taken from there. As long as there is room
+ *   in the pool, a reserve costs nothing but its bytes.
  */
 #ifndef SLUICE_DMA_H
 #define SLUICE_DMA_H
@@ -74,6 +84,8 @@ enum sluice_dir {
 #define SLUICE_TURN_SMALL   1024u
 #define SLUICE_TURN_FORGET  65536u /* mappings, and a device that has not tried again is forgotten */
 
+#define SLUICE_RESERVE_MAX (UINT32_C(8) << 20) /* bytes in the reserve of a device */
+
 struct sluice_dma_stats {
 	uint64_t maps;		 /* mappings made */
 	uint64_t unmaps;	 /* mappings ended */
@@ -85,15 +97,19 @@ struct sluice_dma_stats {
 	uint64_t frees;		 /* coherent allocations ended */
 	uint64_t coherent;	 /* bytes of coherent memory now */
 	uint64_t coherent_freed; /* bytes of coherent memory that has been given back */
-	uint64_t full;	 /* mappings refused because the pool was full, or for another's turn */
-	uint64_t waited; /* times that it began to wait for its turn */
+	uint64_t full; /* mappings that found the pool full, or another's turn; the reserve may have
+			  met them */
+	uint64_t waited;      /* times that it began to wait for its turn */
 	uint64_t turned_away; /* of full, those for another's turn */
 	uint64_t lapsed;      /* turns of its own that came to nothing */
 	uint64_t refused;     /* calls refused because they made no sense (see sluice_dma_unmap) */
 	uint64_t overruns;    /* mappings beside which the device wrote (only with guard) */
 	uint64_t sizes[SLUICE_HISTOGRAM];
-	uint64_t padding[1]; /* to a multiple of 64: one for each cache, none shares a line */
+	uint64_t reserved;     /* bytes in its reserve */
+	uint64_t reserve_maps; /* mappings begun in its reserve */
+	uint64_t padding[6];   /* to a multiple of 64: one for each cache, none shares a line */
 };
+_Static_assert(sizeof(struct sluice_dma_stats) % 64 == 0, "lines");
 
 /* One device. The caller owns the memory; fields are set by sluice_dma_init(). */
 struct sluice_dma {
@@ -119,6 +135,15 @@ struct sluice_dma {
 		uint32_t in_vain; /* turns in a row that came to nothing, up to a limit */
 		bool insists;	  /* has waited for long enough */
 	} turn;			  /* the pool's: see core/turn.c */
+	struct {
+		uint32_t first;	   /* its first granule + 1; 0: there is none */
+		uint32_t used;	   /* granules that the present claim has used up */
+		uint32_t owner;	   /* the CPU + 1 whose mappings share the claim; 0: a list */
+		uint32_t patience; /* how often what is shorter than wants is still refused */
+		uint64_t wants;	   /* the longest list that was refused since one was met */
+		uint64_t bytes;
+		uint64_t maps;
+	} reserve; /* the pool's: see core/reserve.c */
 };
 
 /* An element of a scatter list. The caller fills in the first two, map_sg the others. */
@@ -149,11 +174,35 @@ SLUICE_API void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool
  *
  * A device that found no room stands in the pool's queue, by its address. So this has to be called
  * when nobody maps through @dma any more, before its memory is used for anything else. Also for a
- * device that goes on, when its driver gives up what did not fit: then nobody waits for it any longer.
+ * device that goes on, when its driver gives up what did not fit: then nobody waits for it any
+ * longer (and it has to ask for its reserve again).
+ *
+ * Its reserve goes back to the pool: at once, or with the last mapping in it, if some have been left
+ * behind. That may be unmapped as long as @dma is there; if it never is, the reserve stays taken, as
+ * any slot would.
  *
  * Context: any.
  */
 SLUICE_API void sluice_dma_close(struct sluice_dma *dma);
+
+/**
+ * sluice_dma_reserve - set a part of the pool aside for a device
+ * @dma:   the device
+ * @bytes: how much, rounded up to 4096; at most SLUICE_RESERVE_MAX; 0 gives it back
+ *
+ * In a reserve each mapping takes whole granules of 4096 bytes: its length, with what min_align_mask
+ * puts in front of it and 32 bytes more with guard, rounded up. The longest list that is to fit has to
+ * be counted like that; where seg_boundary_mask is shorter than the pool, elements may need as much
+ * again for their alignment.
+ *
+ * Giving it back works as in sluice_dma_close().
+ *
+ * Return: 0; -ENOSPC if no run of this length is free now, or what is left of the pool could not hold
+ * as much in one piece; -EBUSY if the device has one already; -EINVAL if @bytes is too much.
+ * Context: one caller at a time for each device; others may map meanwhile. May empty the caches, for
+ * which it waits for their locks; not for a hard interrupt.
+ */
+SLUICE_API int sluice_dma_reserve(struct sluice_dma *dma, uint64_t bytes);
 
 /**
  * sluice_dma_map - hand a buffer to the device
@@ -244,6 +293,41 @@ SLUICE_API int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, u
  */
 SLUICE_API int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
 				   enum sluice_dir dir, uint32_t flags);
+
+/**
+ * sluice_dma_list_map - hand over one element of a list
+ * @claimed: 0, or what sluice_dma_reserve_begin() gave for this list
+ *
+ * For callers with lists of their own kind. As sluice_dma_map(), but for the reserve: with 0 it is
+ * not touched, and with a claim nothing but the reserve is. -ENOSPC then also says that too little of
+ * it is left. The way of sluice_dma_map_sg() is: map all elements with 0; if one finds no room, unmap
+ * those before it, claim the reserve, map all elements with that, and let go of it (whether they
+ * fitted or not).
+ *
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_dma_list_map(struct sluice_dma *dma, uint64_t orig, uint64_t len,
+				   enum sluice_dir dir, uint32_t claimed, uint64_t *addr);
+
+/**
+ * sluice_dma_reserve_begin - claim the device's reserve for a list that found no room
+ * @dma:   the device
+ * @bytes: of all its elements
+ *
+ * Return: the claim; 0 if the device has no reserve or a shorter one, or something else of
+ * the same device is in it, or it is kept whole for a longer request that came before.
+ * Context: any, hard interrupts too. Takes the pool's lock for a constant number of steps.
+ */
+SLUICE_API uint32_t sluice_dma_reserve_begin(struct sluice_dma *dma, uint64_t bytes);
+
+/**
+ * sluice_dma_reserve_end - all elements of the list have been mapped, or it is given up
+ * @dma:     the device
+ * @claimed: what sluice_dma_reserve_begin() gave; not 0. Once for each
+ *
+ * Context: as sluice_dma_reserve_begin().
+ */
+SLUICE_API void sluice_dma_reserve_end(struct sluice_dma *dma, uint32_t claimed);
 
 /**
  * sluice_dma_list_done - say that a list of mappings which belong together is complete, or failed

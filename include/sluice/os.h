@@ -30,7 +30,8 @@
  *
  *   uint32_t sluice_cpu(void)
  *              a number, the same for calls from one CPU, preferably small and another one for
- *              each; only speed depends on it
+ *              each; only speed depends on it, and that the parts of one request that are mapped one by
+ *              one get into a reserve together
  *
  *   uint32_t sluice_load_u32(const uint32_t *p)             relaxed, never torn, never repeated
  *   void     sluice_store_u32(uint32_t *p, uint32_t v)      relaxed, never torn

@@ -92,6 +92,7 @@ struct sluice_pool_stats {
 	uint64_t refused;    /* frees of what is not allocated */
 	uint64_t largest;    /* bytes of a run in the highest bin: a request this long is met now */
 	uint64_t span;	     /* bytes of the longest request that the empty pool would meet */
+	uint64_t reserved;   /* in reserves of devices; what is in slots there is in used, too */
 };
 
 /* A pool. The caller owns the memory; the fields are private. */
@@ -126,6 +127,8 @@ struct sluice_pool {
 	uint32_t partial[SLUICE_POOL_CLASSES]; /* slabs with both free and taken slots */
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
+	uint64_t reserved;	 /* granules in reserves, of which nothing counts as free */
+	uint64_t reserved_taken; /* of these, in slots */
 	uint32_t n_chunks;
 	uint32_t present;   /* a list of all chunks that are there: number + 1 */
 	bool sparse;	    /* the window has room for more chunks than may be there */
@@ -220,7 +223,7 @@ SLUICE_API int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *me
  * sluice_pool_want - how many chunks the pool should get or give up
  * @pool: the pool
  *
- * It should have at least an eighth of its size free, and a chunk; below that it wants as many as
+ * It should have at least an eighth of its size (without reserves) free, and a chunk; below that it wants as many as
  * make it twice that, as far as its window has room. Above three times that and a chunk, it can do
  * without some: whoever calls waits for a while before it believes that.
  *

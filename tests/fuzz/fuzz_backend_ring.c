@@ -7,7 +7,8 @@
  * The input is a list of steps: make a chain available, write some bytes anywhere in the ring, use a
  * chain as a good device would, reap. While the relay reaps, the ring changes between loads as well
  * (racy.c), by the rest of the input. Whatever the backend does, each chain that comes back is one
- * that is in flight, and comes back once; or the ring is refused, with a reason.
+ * that is in flight, and comes back once; or the ring is refused, with a reason. With IN_ORDER it is
+ * the oldest one.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -50,10 +51,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t *ring;
 	static struct driver_id *ids;
+	static uint16_t *order;
 	static uint32_t parts[2][3], bytes;
 	static const struct shadow_sg sg[3] = {
 		{0x1000, 16, false}, {0x2000, 512, true}, {0x3000, 1, true}};
 	bool flying[NUM] = {false};
+	uint64_t made = 0, at[NUM] = {0}, oldest;
 	struct driver_end d = {.num = NUM};
 	size_t i = 1;
 
@@ -64,13 +67,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		bytes = bytes > packed ? bytes : packed;
 		ring = racy_memory(bytes);
 		ids = (struct driver_id *)(void *)racy_memory(NUM * sizeof(*ids));
+		order = (uint16_t *)(void *)racy_memory(NUM * sizeof(*order));
 	}
 	if (size < 2)
 		return 0;
 	memset(ring, 0, bytes);
 	d.packed = data[0] & 1;
 	d.event_idx = data[0] & 2;
+	d.in_order = data[0] & 4;
 	d.ids = ids;
+	d.order = order;
 	driver_end_init(&d, ring);
 	while (i < size) {
 		const uint8_t op = data[i++];
@@ -90,6 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			driver_end_publish(&d);
 			driver_end_must_kick(&d);
 			flying[flight] = true;
+			at[flight] = made++;
 			break;
 		case 1:
 			for (uint32_t j = 0; j < n && i + 3 < size; j++, i += 3)
@@ -109,11 +116,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			}
 			rc = driver_end_reap(&d, &flight, &len, &why, &bad);
 			racy_script(ring, 0, NULL, 0);
-			must(rc == 1 || rc == 0 || (rc == -EBADMSG && why));
+			must(rc == 1 || (rc == 2 && d.in_order) || rc == 0 ||
+			     (rc == -EBADMSG && why));
 			if (rc == -EBADMSG)
 				return 0;
-			if (rc == 1) {
+			if (rc > 0) {
 				must(flight < NUM && flying[flight]);
+				oldest = at[flight];
+				for (uint16_t k = 0; k < NUM && d.in_order; k++)
+					must(!flying[k] || at[k] >= oldest);
 				flying[flight] = false;
 			}
 			break;

@@ -269,7 +269,7 @@ static void connection(struct backend_state *s, int fd)
 	for (;;) {
 		for (unsigned int i = 0; i < BACKEND_RINGS; i++)
 			p[1 + i] = (struct pollfd){s->rings[i].kick, POLLIN, 0};
-		/* It looks at its rings anyway: a kick is only what makes it quick. */
+		/* It looks at its rings anyway, but for script->kicked: a kick makes it quick. */
 		poll(p, 1 + BACKEND_RINGS, 2);
 		for (unsigned int i = 0; i < BACKEND_RINGS; i++)
 			if ((p[1 + i].revents & POLLIN) &&
@@ -278,7 +278,8 @@ static void connection(struct backend_state *s, int fd)
 		if (p[0].revents && !serve(s, fd))
 			return;
 		for (unsigned int i = 0; i < BACKEND_RINGS; i++)
-			backend_ring_serve(s, &s->rings[i]);
+			if (!s->script->kicked || (p[1 + i].revents & POLLIN))
+				backend_ring_serve(s, &s->rings[i]);
 	}
 }
 

@@ -350,12 +350,42 @@ static void look_for_canary(struct backend_state *s)
 			s->script->canaries++;
 }
 
+/* One used entry, the last one's, for all of them (virtio 1.2, 2.7.9 and 2.8.9). */
+static void use_batch(struct backend_state *s, struct backend_ring *r, const struct held *h,
+		      unsigned int n)
+{
+	uint16_t count = 0;
+
+	for (unsigned int i = 0; i < n; i++)
+		count = (uint16_t)(count + h[i].count);
+	if (s->packed) {
+		use(s, r, h[n - 1].id, count, h[n - 1].len);
+	} else {
+		uint16_t *used = find(&s->mem, r->used, 4 + 8 * r->num, true);
+		const uint32_t entry[2] = {h[n - 1].id, h[n - 1].len};
+
+		if (!used)
+			return;
+		memcpy(used + 2 + 4 * (r->last_used % r->num), entry, sizeof(entry));
+		r->last_used = (uint16_t)(r->last_used + n);
+		__atomic_store_n(&used[1], r->last_used, __ATOMIC_RELEASE);
+		call(r);
+	}
+}
+
 static void answer_held(struct backend_state *s, struct backend_ring *r)
 {
-	if (s->script->hold || (s->script->reverse && r->nheld < 2))
+	const unsigned int keep = s->script->keep < r->nheld ? s->script->keep : r->nheld;
+	const unsigned int n = r->nheld - keep;
+	const struct held *held = r->held + keep;
+	const bool batch = s->script->batch && !s->script->sin; /* read once: the test may end it */
+
+	if (s->script->hold || (s->script->reverse && r->nheld < 2) || !n)
 		return;
-	for (unsigned int i = 0; i < r->nheld; i++) {
-		const struct held *h = &r->held[s->script->reverse ? r->nheld - 1 - i : i];
+	if (batch)
+		use_batch(s, r, held, n);
+	for (unsigned int i = 0; i < n && !batch; i++) {
+		const struct held *h = &held[s->script->reverse ? n - 1 - i : i];
 
 		if (s->script->sin && s->script->times) {
 			s->script->times--;
@@ -364,8 +394,10 @@ static void answer_held(struct backend_state *s, struct backend_ring *r)
 				continue;
 		}
 		use(s, r, h->id, h->count, h->len);
+		if (s->script->pause)
+			usleep(s->script->pause);
 	}
-	r->nheld = 0;
+	r->nheld = keep;
 }
 
 void backend_ring_serve(struct backend_state *s, struct backend_ring *r)
@@ -388,7 +420,7 @@ void backend_ring_serve(struct backend_state *s, struct backend_ring *r)
 		h.len = reply(s);
 		r->held[r->nheld++] = h;
 		__atomic_fetch_add(&s->script->chains, 1, __ATOMIC_ACQ_REL);
-		if (!s->script->reverse)
+		if (!s->script->reverse && !s->script->batch)
 			answer_held(s, r);
 	}
 	answer_held(s, r);

@@ -10,12 +10,14 @@
 
 #include "pair.h"
 
-const struct pairing pair_split = {"split", false, false, false};
-const struct pairing pair_packed = {"packed", true, true, false};
-const struct pairing pair_to_packed = {"split to packed", false, true, false};
-const struct pairing pair_to_split = {"packed to split", true, false, false};
-const struct pairing pair_direct_split = {"direct, split", false, false, true};
-const struct pairing pair_direct_packed = {"direct, packed", true, true, true};
+const struct pairing pair_split = {"split", false, false, false, false, false};
+const struct pairing pair_packed = {"packed", true, true, false, false, false};
+const struct pairing pair_to_packed = {"split to packed", false, true, false, false, false};
+const struct pairing pair_to_split = {"packed to split", true, false, false, false, false};
+const struct pairing pair_in_order_split = {"in order, split", false, false, false, true, true};
+const struct pairing pair_in_order_packed = {"in order, packed", true, true, false, true, true};
+const struct pairing pair_direct_split = {"direct, split", false, false, true, false, false};
+const struct pairing pair_direct_packed = {"direct, packed", true, true, true, false, false};
 
 int pair_setup(void **state)
 {
@@ -32,6 +34,9 @@ int pair_setup(void **state)
 	device_init(&p->device, p->rig);
 	if (pairing->device_packed)
 		p->device.script->features |= VU_BIT(VIRTIO_F_PACKED);
+	if (pairing->device_in_order)
+		p->device.script->features |= VU_BIT(VIRTIO_F_IN_ORDER);
+	p->vm.in_order = pairing->guest_in_order;
 	*state = p;
 	return 0;
 }

@@ -17,6 +17,8 @@ struct pairing {
 	bool guest_packed;
 	bool device_packed;
 	bool direct;
+	bool guest_in_order;
+	bool device_in_order;
 };
 
 struct pair {
@@ -27,6 +29,7 @@ struct pair {
 };
 
 extern const struct pairing pair_split, pair_packed, pair_to_packed, pair_to_split;
+extern const struct pairing pair_in_order_split, pair_in_order_packed; /* both sides */
 extern const struct pairing pair_direct_split, pair_direct_packed;
 
 /* For cmocka: the initial state is the pairing, the state afterwards a struct pair with nothing

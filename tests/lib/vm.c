@@ -18,9 +18,8 @@
 /* Where the "VMM" has the halves: far apart, and not at their guest addresses. */
 #define HALF_USER(i) (RAM_USER + (i)*UINT64_C(0x40000000))
 
-#define AVAIL_AT   RING_AVAIL(VM_NUM)	/* packed: the driver's event area */
-#define USED_AT	   RING_USED(VM_NUM)	/* packed: the device's event area */
-#define PACKED_NEW UINT32_C(0x80008000) /* both wrap counters are 1 (the spec, GET_VRING_BASE) */
+#define AVAIL_AT RING_AVAIL(VM_NUM) /* packed: the driver's event area */
+#define USED_AT	 RING_USED(VM_NUM)  /* packed: the device's event area */
 
 static void canary(uint8_t *p, size_t n)
 {
@@ -104,12 +103,14 @@ void vm_hello(struct vm *v)
 {
 	struct peers *rig = v->rig;
 	const uint64_t want = VU_BIT(32) | VU_BIT(VU_F_PROTOCOL) | VU_BIT(VIRTIO_F_INDIRECT) |
-			      (v->packed ? VU_BIT(VIRTIO_F_PACKED) : 0);
+			      (v->packed ? VU_BIT(VIRTIO_F_PACKED) : 0) |
+			      (v->in_order ? VU_BIT(VIRTIO_F_IN_ORDER) : 0);
 	uint64_t features, protocol;
 
 	features = fe_get(rig, VU_GET_FEATURES);
 	assert_int_equal(features & want, want);
-	protocol = fe_get(rig, VU_GET_PROTOCOL_FEATURES) & QEMU_PROTOCOL & VU_P_OWN;
+	protocol = fe_get(rig, VU_GET_PROTOCOL_FEATURES) & QEMU_PROTOCOL &
+		   (VU_P_OWN | VU_BIT(VU_P_INFLIGHT));
 	fe_send(rig, VU_SET_PROTOCOL_FEATURES, 0, &protocol, 8, NULL, 0);
 	assert_int_equal(fe_ack(rig, VU_SET_OWNER, NULL, 0, -1), 0);
 	assert_int_equal(fe_ack_u64(rig, VU_SET_FEATURES, want, -1), 0);
@@ -123,12 +124,24 @@ void vm_memory(struct vm *v)
 				 0);
 }
 
-void vm_ring_up(struct vm *v, unsigned int q)
+void vm_ring_again(struct vm *v, unsigned int q, uint32_t base)
 {
 	struct vm_ring *r = &v->rings[q];
 	const uint64_t user = HALF_USER(0) + (r->base - VM_GPA);
 	const struct vu_vring_addr addr = {
 		.index = q, .desc = user, .avail = user + AVAIL_AT, .used = user + USED_AT};
+
+	assert_int_equal(fe_ack_state(v->rig, VU_SET_VRING_NUM, q, VM_NUM), 0);
+	assert_int_equal(fe_ack_state(v->rig, VU_SET_VRING_BASE, q, base), 0);
+	assert_int_equal(fe_ack(v->rig, VU_SET_VRING_ADDR, &addr, sizeof(addr), -1), 0);
+	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_CALL, q, r->call), 0);
+	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_ERR, q, r->err), 0);
+	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_KICK, q, r->kick), 0);
+}
+
+void vm_ring_disabled(struct vm *v, unsigned int q)
+{
+	struct vm_ring *r = &v->rings[q];
 	static const uint8_t zero[0x400];
 
 	r->slot = r->avail = r->used = 0;
@@ -137,12 +150,12 @@ void vm_ring_up(struct vm *v, unsigned int q)
 	if (v->packed)
 		vm_allow(v, r->base, 16 * VM_NUM);
 	vm_allow(v, r->base + USED_AT, v->packed ? 4 : 6 + 8 * VM_NUM);
-	assert_int_equal(fe_ack_state(v->rig, VU_SET_VRING_NUM, q, VM_NUM), 0);
-	assert_int_equal(fe_ack_state(v->rig, VU_SET_VRING_BASE, q, v->packed ? PACKED_NEW : 0), 0);
-	assert_int_equal(fe_ack(v->rig, VU_SET_VRING_ADDR, &addr, sizeof(addr), -1), 0);
-	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_CALL, q, r->call), 0);
-	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_ERR, q, r->err), 0);
-	assert_int_equal(fe_ack_u64(v->rig, VU_SET_VRING_KICK, q, r->kick), 0);
+	vm_ring_again(v, q, v->packed ? VM_PACKED_NEW : 0);
+}
+
+void vm_ring_up(struct vm *v, unsigned int q)
+{
+	vm_ring_disabled(v, q);
 	assert_int_equal(fe_ack_state(v->rig, VU_SET_VRING_ENABLE, q, 1), 0);
 }
 

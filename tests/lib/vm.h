@@ -21,14 +21,15 @@
 
 #include "peer.h"
 
-#define VM_HALF	  (1u << 20)
-#define VM_BYTES  (2u * VM_HALF)
-#define VM_GPA	  UINT64_C(0x40000000)
-#define VM_NUM	  16u
-#define VM_RINGS  2u
-#define VM_TABLE  UINT64_C(0x40008000) /* room for indirect tables */
-#define VM_BUFFER UINT64_C(0x40010000) /* from here on: for buffers */
-#define VM_CANARY UINT64_C(0xc5f1a96e8d3b7247)
+#define VM_HALF	      (1u << 20)
+#define VM_BYTES      (2u * VM_HALF)
+#define VM_GPA	      UINT64_C(0x40000000)
+#define VM_NUM	      16u
+#define VM_RINGS      2u
+#define VM_TABLE      UINT64_C(0x40008000) /* room for indirect tables */
+#define VM_BUFFER     UINT64_C(0x40010000) /* from here on: for buffers */
+#define VM_PACKED_NEW UINT32_C(0x80008000) /* both wrap counters are 1 (the spec, GET_VRING_BASE) */
+#define VM_CANARY     UINT64_C(0xc5f1a96e8d3b7247)
 
 /* Virtio 1.2, 2.7.5 and 2.8.1. */
 #define DESC_NEXT     1u
@@ -68,6 +69,7 @@ struct vm_ring {
 struct vm {
 	struct peers *rig;
 	bool packed;
+	bool in_order; /* VIRTIO_F_IN_ORDER is taken */
 	int file[2];
 	uint8_t *mem;
 	uint8_t *was; /* what it has to be */
@@ -85,6 +87,10 @@ void vm_up(struct vm *v);
 void vm_hello(struct vm *v);
 void vm_memory(struct vm *v);
 void vm_ring_up(struct vm *v, unsigned int q);
+/* All of that but to enable it. */
+void vm_ring_disabled(struct vm *v, unsigned int q);
+/* Set up a ring as it is in memory, from @base on, without enabling it. */
+void vm_ring_again(struct vm *v, unsigned int q, uint32_t base);
 /* Stop and set up anew a ring whose contents are broken. */
 void vm_ring_revive(struct vm *v, unsigned int q);
 

@@ -43,10 +43,10 @@
  *   RAW	the pool without the DMA layer: sluice_pool_alloc() and sluice_pool_free()
  *   NO_CAS	claim() looks at the tag and then writes it
  *   NO_RECHECK	claim() does not compare the length again
- *   FIND_ONCE	after the claim (or the free's step from HELD) the slot is not looked up again: what
- *		was found before may have been a slot of another kind at the same place
- *   ZERO_RECORDS a chunk's records do not begin as FREE: from when a slab or run is marked to when
- *		its slot is taken, a foreign free finds it HELD
+ *   KIND_FIRST	the slot's kind is read before the claim (or the free's step from HELD), not after it:
+ *		it may have been a slot of another kind at the same place
+ *   KIND_LATE	who takes a slot says what kind it is after its tag has become HELD
+ *   ZERO_RECORDS a chunk's records do not begin as FREE: a foreign free finds a slot HELD that nobody has
  *   NO_POOL_LOCK, WAIT_FOR_ANOTHER
  *		the pool without its lock; another CPU's cache locked instead of tried
  * All but the first two must be found out: otherwise the model proves nothing.
@@ -83,6 +83,7 @@ byte tag[2] = HELD;
 byte tag[2] = FREE;
 #endif
 byte length[2] = 0;       /* 1 fits a slab's slot and a run, 2 a run */
+byte kinds[2] = NOTHING;  /* what the slot was taken as */
 bool pool_lock = false;
 bool cache_lock[2] = false;
 byte slots[2] = 0;     /* a cache's stack of slab slots, as a set: a bit for each */
@@ -244,13 +245,11 @@ inline reclaim()
 	pool_leave()
 }
 
-/* slab.c: cut(): the head is there before the tags are. */
+/* slab.c: cut(): the records of its slots are FREE already. */
 inline cut()
 {
 	head = SLAB;
-	free_slots = ALL;
-	tag[0] = FREE;
-	tag[1] = FREE
+	free_slots = ALL
 }
 
 /* cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. */
@@ -300,12 +299,20 @@ inline take(k)
 	fi;
 	if
 	:: s < 2 ->
+		/* cache.h: cache_taken() */
+#ifndef KIND_LATE
+		kinds[s] = k;
+#endif
 		atomic {
 			assert(owned[s] == NOTHING && owned[0] != RUN);
 			assert(k == SLAB || owned[1] == NOTHING);
 			owned[s] = k;
 			tag[s] = HELD
 		}
+#ifdef KIND_LATE
+		;
+		kinds[s] = k
+#endif
 	:: else
 	fi;
 	unlock(cache_lock[cpu])
@@ -318,6 +325,7 @@ inline give(k)
 	atomic {
 		assert(owned[s] == k);
 		owned[s] = NOTHING;
+		kinds[s] = NOTHING; /* the core leaves it as it was: whoever reads it now is wrong at once */
 		tag[s] = FREE
 	};
 	if
@@ -360,16 +368,6 @@ inline empty_others_some()
 	fi
 }
 
-/* internal.h: find_slot(): what the place is, and whether a slot of it starts at address s. */
-inline find()
-{
-	kind = head;
-	if
-	:: kind == NOTHING || (kind == RUN && s == 1) -> kind = NOTHING
-	:: else
-	fi
-}
-
 /* dma.c: bounce() */
 inline map()
 {
@@ -390,13 +388,18 @@ inline map()
 	fi
 }
 
-/* dma.c: find_mapping() and claim(). ok says whether the mapping is this caller's to end. */
+/*
+ * dma.c: claim(). ok says whether the mapping is this caller's to end. By what way the address at
+ * which the slot starts was found does not matter: any is tried here.
+ */
 inline claim()
 {
 	ok = false;
-	find();
+#ifdef KIND_FIRST
+	kind = kinds[s];
+#endif
 	if
-	:: kind != NOTHING ->
+	:: true ->
 		t = tag[s];
 		if
 		:: t == LIVE && length[s] == l ->
@@ -412,12 +415,6 @@ inline claim()
 			ok = true
 #endif
 			;
-#ifndef FIND_ONCE
-			if
-			:: ok -> find()
-			:: else
-			fi;
-#endif
 #ifndef NO_RECHECK
 			if
 			:: ok && length[s] != l ->
@@ -431,9 +428,15 @@ inline claim()
 			:: else
 			fi
 #endif
+			;
+#ifndef KIND_FIRST
+			if
+			:: ok -> kind = kinds[s] /* internal.h: claimed_slot() */
+			:: else
+			fi
+#endif
 		:: else
 		fi
-	:: else
 	fi
 }
 
@@ -469,21 +472,19 @@ inline unmap()
 /* pool.c: sluice_pool_free() */
 inline pool_free()
 {
-	find();
 	ok = false;
+#ifdef KIND_FIRST
+	kind = kinds[s];
+#endif
+	atomic {
+		if
+		:: tag[s] == HELD -> tag[s] = FREE; ok = true
+		:: else
+		fi
+	};
+#ifndef KIND_FIRST
 	if
-	:: kind != NOTHING ->
-		atomic {
-			if
-			:: tag[s] == HELD -> tag[s] = FREE; ok = true
-			:: else
-			fi
-		}
-	:: else
-	fi;
-#ifndef FIND_ONCE
-	if
-	:: ok -> find()
+	:: ok -> kind = kinds[s]
 	:: else
 	fi;
 #endif
@@ -549,7 +550,7 @@ proctype thread(byte calls; byte op)
 #define slot_in(set, s) ((set & bit_of(s)) -> 1 : 0)
 #define places(s) (slot_in(free_slots, s) + slot_in(slots[0], s) + slot_in(slots[1], s) + \
 		   held(s, SLAB))
-#define told(s) (owned[s] != NOTHING || head != SLAB || tag[s] == FREE)
+#define told(s) (owned[s] != NOTHING || tag[s] == FREE)
 
 /*
  * Threads are all alike, so it is enough to start them in the order of their first calls; and so are

@@ -106,6 +106,20 @@ static void g5_open_requests_survive_a_killed_backend(void **state)
 	assert_true(drain(rig->call) > 0);
 }
 
+/* A backend may have taken the kick that came before, and forgotten it. */
+static void g5_a_ring_that_is_enabled_later_is_kicked(void **state)
+{
+	struct peers *rig = *state;
+
+	start(rig);
+	go(rig);
+	assert_int_equal(fe_ack_state(rig, VU_SET_VRING_ENABLE, 0, 0), 0);
+	make_available(rig, 0);
+	drain(rig->kick);
+	assert_int_equal(fe_ack_state(rig, VU_SET_VRING_ENABLE, 0, 1), 0);
+	assert_true(drain(rig->kick) > 0);
+}
+
 static void g5_a_second_death_is_survived_too(void **state)
 {
 	struct peers *rig = *state;
@@ -433,6 +447,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(g5_open_requests_survive_a_killed_backend),
+		T(g5_a_ring_that_is_enabled_later_is_kicked),
 		T(g5_a_second_death_is_survived_too),
 		T(g5_a_backend_that_always_leaves_is_reported),
 		T(g5_what_cannot_be_told_is_not_guessed),

@@ -4,7 +4,7 @@
  *
  * Theory of operation: as test_bounds_dma.c. A slot is given back twice, and between the second
  * call's lookup and its claim another CPU ends the first one's mapping and puts one of the same
- * length in its place, in a slot of another kind. (tests/proof/cache.pml found both, as FIND_ONCE.)
+ * length in its place, in a slot of another kind. (tests/proof/cache.pml finds both, as KIND_FIRST.)
  * Whatever the answer is, what is taken and what is given back have to be the same in the end.
  */
 #include "tests/bounds/sluice_port.h"

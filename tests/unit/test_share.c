@@ -13,6 +13,7 @@
  *	grant v1	cannot say "write only", nor "nobody new" while somebody holds an entry
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "rig.h"
 #include "world.h"
@@ -551,6 +552,52 @@ static void auto_measures_and_decides(void)
 	assert_int_equal(sluice_dma_unmap(&world.dma, addr, 64 * G, SLUICE_TO_DEVICE, 0), 0);
 }
 
+/* Whatever others keep of the pool: what can only bounce finds its reserve, alone and as a list. */
+static void g5_a_reserve_for_what_bounces(void)
+{
+	static uint64_t hoard[(8u << 20) / 256];
+	static uint8_t fill[256];
+	struct sluice_dma_stats *stats = calloc(world.pool.n_caches, sizeof(*stats));
+	struct sluice_dma hoarder;
+	uint64_t orig = buffer(100, 3 * G, 0x11), addr;
+	struct sluice_sg sg[4];
+	uint32_t n = 0;
+
+	assert_non_null(stats);
+	assert_int_equal(sluice_dma_reserve(&world.dma, 8 * G), 0);
+	sluice_dma_init(&hoarder, &world.pool, 9, stats);
+	while (!sluice_dma_map(&hoarder, (uintptr_t)fill, 256, SLUICE_TO_DEVICE, &hoard[n]))
+		n++;
+	for (uint32_t policy = SLUICE_POLICY_BOUNCE; policy <= SLUICE_POLICY_AUTO; policy++) {
+		uint8_t got[200];
+
+		world.dma.policy.kind = policy;
+		/* No whole granule in it: of the mechanisms that confine, none can share it. */
+		addr = map(orig, 200, SLUICE_BIDIRECTIONAL);
+		if (confines() || policy == SLUICE_POLICY_BOUNCE)
+			assert_true(addr - world.pool.dev < 8u << 20);
+		assert_int_equal(sluice_view_read(world.view, addr, got, 200), 0);
+		assert_true(rig_all(got, 200, 0x11));
+		memset(got, 0x22, 200);
+		assert_int_equal(sluice_view_write(world.view, addr, got, 200), 0);
+		assert_int_equal(sluice_dma_unmap(&world.dma, addr, 200, SLUICE_BIDIRECTIONAL, 0),
+				 0);
+		assert_true(rig_all((void *)(uintptr_t)orig, 200, 0x22));
+		memset((void *)(uintptr_t)orig, 0x11, 200);
+		for (uint32_t i = 0; i < 4; i++)
+			sg[i] = (struct sluice_sg){.orig = orig + i * 2000, .len = 2000};
+		assert_int_equal(sluice_dma_map_sg(&world.dma, sg, 4, SLUICE_BIDIRECTIONAL), 0);
+		assert_int_equal(sluice_dma_unmap_sg(&world.dma, sg, 4, SLUICE_BIDIRECTIONAL, 0),
+				 0);
+	}
+	while (n)
+		assert_int_equal(sluice_dma_unmap(&hoarder, hoard[--n], 256, SLUICE_TO_DEVICE, 0),
+				 0);
+	sluice_dma_close(&hoarder);
+	assert_int_equal(sluice_dma_reserve(&world.dma, 0), 0);
+	free(stats);
+}
+
 /* Nothing is lost: not a granule of the pool, not a record, not an address. */
 static void nothing_leaks(void)
 {
@@ -601,6 +648,7 @@ OVER_ALL(g5_no_addresses)
 OVER_ALL(spans_are_checked)
 OVER_ALL(lazy_says_what_is_exposed)
 OVER_ALL(auto_measures_and_decides)
+OVER_ALL(g5_a_reserve_for_what_bounces)
 OVER_ALL(nothing_leaks)
 
 int main(void)
@@ -623,6 +671,7 @@ int main(void)
 		cmocka_unit_test(spans_are_checked_all),
 		cmocka_unit_test(lazy_says_what_is_exposed_all),
 		cmocka_unit_test(auto_measures_and_decides_all),
+		cmocka_unit_test(g5_a_reserve_for_what_bounces_all),
 		cmocka_unit_test(nothing_leaks_all),
 	};
 

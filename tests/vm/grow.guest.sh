@@ -11,6 +11,7 @@
 . /test/lib.sh
 
 START=8388608
+RESERVE=1376256 # a disk's: 1.25 MiB + 64 KiB
 pool_of() { sed -n "s/^pool_$1 //p" $STATS/pool; }
 note() { echo "# $*" >&8; }
 
@@ -34,12 +35,15 @@ flood() {
 	wait $fio && [ $done = 0 ]
 }
 larger() { [ "$(pool_of bytes)" -ge 20971520 ]; }
-small() { [ "$(pool_of bytes)" = $START ]; }
+small() { [ "$(pool_of bytes)" = "$(pool_of start)" ]; }
 
 check "it starts with size" sluice devices=virtio size=8M quiet=1
 check "the disks appear" load virtio_pci virtio_blk
 wait_for 10 [ -b /dev/vdd ]
-check "the pool has its first size" small
+check "each disk has a reserve" [ "$(pool_of reserved)" = $((4 * RESERVE)) ]
+check "the pool has its first size, and three chunks more for the reserves" \
+	[ "$(pool_of bytes) $(pool_of start)" = "$((START + 6291456)) $((START + 6291456))" ]
+first=$(pool_of grown)
 fio_verify /dev/vda --time_based --runtime=60 --iodepth=4 >/tmp/busy 2>&1 &
 busy=$!
 for n in 1 2; do
@@ -52,8 +56,22 @@ check "one disk was busy all the time" kill -0 $busy
 killall fio
 wait $busy
 check "that one verifies, too" sh -c "! grep -E 'verify.*(fail|bad)|error=' /tmp/busy"
-check "what was added has been taken out" [ "$(pool_of grown)" = "$(pool_of shrunk)" ]
+check "what was added has been taken out" [ $(($(pool_of grown) - first)) = "$(pool_of shrunk)" ]
 check "nothing was refused" [ "$(pool_of refused)" = 0 ]
+
+# Reserves go with their drivers, and the chunks that came for them.
+bare() { [ "$(pool_of bytes) $(pool_of start) $(pool_of reserved)" = "$START $START 0" ]; }
+functions() {
+	local n
+	for n in 5 6 7 8; do
+		echo "0000:00:0$n.0" >/sys/bus/pci/drivers/virtio-pci/"$1" || return 1
+	done
+}
+functions unbind
+check "without drivers it has its first size" wait_for 30 bare
+functions bind
+wait_for 10 [ -b /dev/vdd ]
+check "with them it has the chunks for their reserves again" small
 
 # Gone while it is large.
 check "it grows once more" flood larger
@@ -63,6 +81,7 @@ check "it can be unloaded when it has grown" rmmod sluice
 check "pool_max bounds it" sluice devices=virtio size=4M pool_max=8M quiet=1
 check "the disks appear again" load virtio_blk
 wait_for 10 [ -b /dev/vdd ]
+check "no reserve, as one would be more than an eighth" [ "$(pool_of reserved)" = 0 ]
 full() { [ "$(pool_of full)" -gt 0 ] && [ "$(pool_of bytes)" = $START ]; }
 check "a load that wants more than pool_max verifies" flood full
 check "pool_max says how far it could" [ "$(pool_of max)" = $START ]

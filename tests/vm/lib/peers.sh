@@ -115,7 +115,7 @@ all_memory_shared() {
 # relay_stat NAME: a figure from the statistics of the relay started with --stats $VM_DIR/stats,
 # summed over its labels.
 relay_stat() {
-	curl -sS --http0.9 --max-time 5 --unix-socket "$VM_DIR/stats" http://relay/metrics |
+	curl -sS --max-time 5 --unix-socket "$VM_DIR/stats" http://relay/metrics |
 		awk -v n="$1" '$1 == n || index($1, n "{") == 1 { s += $2; n_seen = 1 }
 			END { if (n_seen) print s; exit !n_seen }'
 }

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * test_life.c - rings of mode shadow from their start to another relay's
+ *
+ * Theory of operation: orders in which a ring may be started, and what a relay that is killed leaves
+ * to the next one, which is told by the in-flight buffer that the front-end keeps. Names begin with
+ * the guarantee (THREAT-MODEL.md).
+ */
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pair.h"
+
+/* Some front-ends (QEMU 7.2) kick first and enable then, and some devices (rust-vmm's) forget a kick
+ * that comes while the ring is disabled. */
+static void g5_a_chain_from_before_the_ring_is_enabled_is_served(void **state)
+{
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+
+	p->device.script->kicked = true;
+	pair_up(p);
+	fe_get_base(p->rig, 0);
+	assert_int_equal(fe_ack_state(p->rig, VU_SET_VRING_ENABLE, 0, 0), 0);
+	vm_ring_disabled(v, 0);
+	vm_echo_start(v, 0);
+	/* Answered after the relay has looked at the ring. */
+	fe_get(p->rig, VU_GET_FEATURES);
+	usleep(50000);
+	assert_int_equal(fe_ack_state(p->rig, VU_SET_VRING_ENABLE, 0, 1), 0);
+	vm_echo_end(v, 0, true);
+	pair_well(p);
+}
+
+/* ---- the relay is killed ---- */
+
+static int inflight; /* the buffer that the front-end keeps */
+static struct vu_inflight layout;
+
+static void get_inflight(struct pair *p)
+{
+	const struct vu_inflight want = {.queues = VM_RINGS, .num = VM_NUM};
+	struct vu_msg m;
+
+	fe_send(p->rig, VU_GET_INFLIGHT_FD, 0, &want, VU_INFLIGHT_BYTES, NULL, 0);
+	assert_true(fe_recv(p->rig, &m));
+	assert_int_equal(m.nfds, 1);
+	assert_true(m.p.inflight.bytes >= VM_RINGS * VM_NUM * 16);
+	inflight = vu_take_fd(&m);
+	layout = m.p.inflight;
+}
+
+static void set_inflight(struct pair *p)
+{
+	assert_int_equal(fe_ack(p->rig, VU_SET_INFLIGHT_FD, &layout, VU_INFLIGHT_BYTES, inflight),
+			 0);
+}
+
+static void relay_killed(struct pair *p)
+{
+	kill(p->rig->relay, SIGKILL);
+	assert_int_equal(waitpid(p->rig->relay, NULL, 0), p->rig->relay);
+	p->rig->relay = 0;
+}
+
+/* Another relay, and what QEMU says to it then. */
+static void relay_again(struct pair *p)
+{
+	struct vm *v = &p->vm;
+
+	peers_relay(p->rig, "--mode", "shadow", "--pool-size", "4M", "--pool-max", "4M", "--keep",
+		    NULL);
+	peers_connect(p->rig);
+	vm_hello(v);
+	vm_memory(v);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++) {
+		uint16_t used;
+
+		/* It does not know where a packed ring stands: where that began. */
+		memcpy(&used, vm_at(v, v->rings[q].base + RING_USED(VM_NUM) + 2), 2);
+		vm_ring_again(v, q, v->packed ? VM_PACKED_NEW : used);
+		assert_int_equal(fe_ack_state(p->rig, VU_SET_VRING_ENABLE, q, 1), 0);
+	}
+}
+
+#define OUT 4u
+
+static void offer_all(struct vm *v, unsigned int round, uint16_t *ids)
+{
+	for (unsigned int i = 0; i < OUT; i++) {
+		const struct piece pieces[] = {{VM_BUFFER + 0x100 * i, 1, false},
+					       {VM_BUFFER + 0x1000 * (i + 1), 20, true},
+					       {VM_BUFFER + 0x1000 * (i + 1) + 0x800, 30, true}};
+		const uint8_t byte = (uint8_t)(OUT * round + i);
+
+		vm_write(v, pieces[0].gpa, &byte, 1);
+		ids[i] = vm_offer(v, 0, pieces, i % 2 ? 3 : 2);
+	}
+	vm_kick(v, 0);
+}
+
+/* Each of them once, with the right bytes. */
+static void all_come_back(struct vm *v, unsigned int round, const uint16_t *ids)
+{
+	bool back[OUT] = {false};
+	uint32_t id, len;
+
+	for (unsigned int n = 0; n < OUT; n++) {
+		unsigned int i = 0;
+
+		vm_wait(v, 0, &id, &len);
+		while (i < OUT && ids[i] != id)
+			i++;
+		assert_true(i < OUT && !back[i]);
+		back[i] = true;
+		assert_int_equal(len, i % 2 ? 50 : 20);
+		for (unsigned int j = 0; j < 20; j++)
+			assert_int_equal(*vm_at(v, VM_BUFFER + 0x1000 * (i + 1) + j),
+					 (uint8_t)(OUT * round + i) ^ 0xa5);
+	}
+	assert_false(vm_poll(v, 0, &id, &len));
+	vm_check(v);
+}
+
+static void g5_a_killed_relay_leaves_nothing_undone(void **state)
+{
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+	uint16_t ids[OUT];
+
+	pair_start(p);
+	vm_hello(v);
+	vm_memory(v);
+	get_inflight(p);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(v, q);
+	pair_well(p);
+	for (unsigned int round = 0; round < 12; round++) {
+		/* All in flight; some of them, in any order; at any moment. */
+		p->device.script->hold = round % 3 == 0;
+		p->device.script->reverse = round % 2;
+		const uint32_t before = p->device.script->chains;
+
+		offer_all(v, round, ids);
+		if (round % 3 == 0)
+			device_wait(&p->device, &p->device.script->chains, before + OUT);
+		else
+			usleep(round * 100);
+		relay_killed(p);
+		p->device.script->hold = false;
+		relay_again(p);
+		all_come_back(v, round, ids);
+		p->device.script->reverse = false;
+		/* What is stopped in order goes on where the front-end says. */
+		if (round % 4 == 3) {
+			vm_ring_revive(v, 0);
+			vm_echo(v, 0);
+		}
+	}
+	pair_well(p);
+	close(inflight);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		PAIR_TESTS(g5_a_chain_from_before_the_ring_is_enabled_is_served),
+		PAIR_TESTS(g5_a_killed_relay_leaves_nothing_undone),
+	};
+
+	/* A test, or several, by name: the first argument, with wildcards. */
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests_name("life", tests, NULL, NULL);
+}
