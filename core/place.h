@@ -49,8 +49,9 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t len,
 			       enum sluice_dir dir, uint32_t flags);
 
-#define SLUICE_PLACE_PERIOD 256u
-#define SLUICE_PLACE_BURST  2u /* maps in a row that go the other way */
+#define SLUICE_PLACE_PERIOD 256u  /* powers of two */
+#define SLUICE_PLACE_SELDOM 1024u /* of mappings that cost little more than the clock */
+#define SLUICE_PLACE_BURST  2u	  /* maps in a row that go the other way */
 
 /* True once in a while: time this one. Never where there is no choice to make.
  * addr is an unmap's. */
@@ -59,7 +60,7 @@ static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_p
 {
 	const struct sluice_place_config *config = &dma->place->config;
 	struct sluice_place_cpu *mine;
-	uint32_t cpu, n;
+	uint32_t cpu, n, mask;
 
 	/* On every map and unmap that auto decides: as little as can be. */
 	if (dma->policy.kind != SLUICE_POLICY_AUTO || !dma->place->follows)
@@ -68,13 +69,14 @@ static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_p
 	mine = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus];
 	/* Whoever is moved to another CPU in between, or interrupted, loses a tick. */
 	n = sluice_load_u32(&mine->ticks);
+	mask = sluice_load_u32(&mine->mask);
 	/* An unmap goes by the count of maps: it only looks. And of what was sent the other way it
 	 * is to be known what unmapping costs, too. */
 	if (phase == SLUICE_PHASE_UNMAP)
-		return n % SLUICE_PLACE_PERIOD == SLUICE_PLACE_PERIOD / 2 ||
+		return (n & mask) == SLUICE_PLACE_PERIOD / 2 ||
 		       sluice_load_u64(&mine->watched) == addr;
 	sluice_store_u32(&mine->ticks, n + 1);
-	n %= SLUICE_PLACE_PERIOD;
+	n &= mask;
 	return n == 0 || (n < SLUICE_PLACE_BURST && sluice_load_u32(&mine->burst));
 }
 

@@ -3,14 +3,17 @@
  * place_auto.c - what bouncing and sharing cost, measured
  *
  * Theory of operation: see sluice/policy.h. Every 256th map and every 256th unmap of a CPU is timed,
- * if it is long enough for there to be a choice. Each such map also earns the CPU some credit, in
- * time: 1/256 of what its 256 maps were worth. When there is enough for it, a few maps in a row are sent
+ * if it is long enough for there to be a choice; every 1024th, where they take little more than looking
+ * at the clock. Each such map also earns the CPU some credit, in time: 1/256 of what the maps since the
+ * last one were worth. When there is enough for it, a few maps in a row are sent
  * the other way and the last of them is timed (the first finds everything cold, and would make what is
  * seldom done look dearer than it is). Looking costs 0.4 % at most, however bad the other way is.
  */
 #include "place.h"
 
-#define CREDIT	   (SLUICE_PLACE_PERIOD / 256u) /* of one map's time */
+#define CREDIT	   256u /* of the time, the part that exploring may take */
+#define CHEAP	   32u	/* times that the clock takes */
+#define OFTEN	   4u	/* times that an explored one counts */
 #define ROUNDS_MAX 15u
 
 static uint64_t now(const struct sluice_dma *dma)
@@ -51,6 +54,25 @@ static enum sluice_route other(struct sluice_dma *dma, enum sluice_route route, 
 				   can & SLUICE_SHARE_JOINS);
 }
 
+/*
+ * A mapping that takes less than CHEAP looks at the clock is timed more seldom: timing is dearer than
+ * what it spares there, and many go by in the same time.
+ */
+static void pace(const struct sluice_dma *dma, uint64_t time)
+{
+	sluice_store_u32(&this_cpu(dma)->mask, time < CHEAP * dma->place->clock_cost
+						       ? SLUICE_PLACE_SELDOM - 1
+						       : SLUICE_PLACE_PERIOD - 1);
+}
+
+/* What is explored is seen seldom, and counts more: it is what tells that something has changed. */
+static void learn_from(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
+		       enum sluice_phase phase, uint64_t len, uint64_t time, bool explored)
+{
+	for (uint32_t i = explored ? OFTEN : 1; i > 0; i--)
+		sluice_costs_learn(costs, table, phase, len, time);
+}
+
 /* Which way it goes this time, and whether that is to be learnt from. */
 static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
 				uint64_t len, enum sluice_dir dir, bool *learn)
@@ -67,7 +89,7 @@ static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route,
 	if (dma->policy.break_even || !bounce || !share)
 		return route;
 	if (!burst) {
-		have += (bounce + share - worse) * CREDIT;
+		have += (bounce + share - worse) * (sluice_load_u32(&cpu->mask) + 1) / CREDIT;
 		burst = have < most ? 0 : SLUICE_PLACE_BURST;
 	} else if (have < worse) {
 		burst = 0;
@@ -106,11 +128,12 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 	if (route != usual)
 		sluice_store_u64(&this_cpu(dma)->watched, *addr);
 	sluice_count(&dma->place->stats.sampled, 1);
-	if (route == SLUICE_ROUTE_BOUNCE)
-		sluice_costs_learn(costs, costs->bounce[dir], SLUICE_PHASE_MAP, len, time);
-	else
-		sluice_costs_learn(costs, costs->share[route == SLUICE_ROUTE_SPLIT],
-				   SLUICE_PHASE_MAP, len, time);
+	if (route == usual)
+		pace(dma, time);
+	learn_from(costs,
+		   route == SLUICE_ROUTE_BOUNCE ? costs->bounce[dir]
+						: costs->share[route == SLUICE_ROUTE_SPLIT],
+		   SLUICE_PHASE_MAP, len, time, route != usual);
 	return 0;
 }
 
@@ -118,18 +141,19 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 			       enum sluice_dir dir, uint32_t flags)
 {
 	struct sluice_costs *costs = dma->policy.costs;
-	bool placed = sluice_place_owns(dma, addr), split = false;
+	bool placed = sluice_place_owns(dma, addr), split = false, watched;
 	uint64_t start = now(dma), time;
 	int ret = sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 
 	time = elapsed(dma, start);
-	if (sluice_load_u64(&this_cpu(dma)->watched) == addr)
+	watched = sluice_load_u64(&this_cpu(dma)->watched) == addr;
+	if (watched)
 		sluice_store_u64(&this_cpu(dma)->watched, 0);
 	if (ret || !costs || flags & SLUICE_SKIP_SYNC)
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);
-	sluice_costs_learn(costs, placed ? costs->share[split] : costs->bounce[dir],
-			   SLUICE_PHASE_UNMAP, len, time);
+	learn_from(costs, placed ? costs->share[split] : costs->bounce[dir], SLUICE_PHASE_UNMAP,
+		   len, time, watched);
 	return 0;
 }
 

@@ -30,6 +30,7 @@
 #define ROUNDS_MAX 41
 #define WINDOW	   (8u << 20)
 #define TARGET_NS  200000u
+#define FOLLOW	   16384u
 
 static FILE *csv;
 static uint32_t rounds = 31;
@@ -152,9 +153,10 @@ static void measure(uint64_t len, uint64_t off, struct figure figures[WAYS], dou
 		double one = sample((enum way)w, len, off, 64);
 
 		n[w] = (uint32_t)(TARGET_NS / one) + 1;
-		/* Time for auto to follow from its first figures to these buffers. */
+		/* Mappings for auto to follow from its first figures to these buffers, and to what a trip
+		 * takes by now. */
 		if (w == AUTO)
-			(void)sample(AUTO, len, off, n[w] * 16);
+			(void)sample(AUTO, len, off, n[w] * 16 > FOLLOW ? n[w] * 16 : FOLLOW);
 	}
 	for (uint32_t r = 0; r < 2 * rounds; r++) {
 		for (uint32_t k = 0; k < WAYS; k++) {

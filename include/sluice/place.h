@@ -67,7 +67,8 @@ struct sluice_place_cpu {
 	uint32_t burst;	  /* maps that are still to be sent the other way */
 	uint64_t credit;  /* time that may be spent on exploring */
 	uint64_t watched; /* what was last sent the other way: its unmap is timed */
-	uint64_t padding[5];
+	uint32_t mask;	  /* how many maps there are between two that are timed, less one */
+	uint32_t padding[9];
 };
 
 struct sluice_place_config {
