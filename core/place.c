@@ -600,7 +600,7 @@ int sluice_place_init(struct sluice_place *place, struct sluice_dma *dma,
 	sluice_lock_init(&place->lock);
 	sluice_zero(config->cpus, config->n_cpus * sizeof(*config->cpus));
 	for (uint32_t i = 0; i < config->n_cpus; i++)
-		config->cpus[i].mask = SLUICE_PLACE_PERIOD - 1;
+		config->cpus[i].period = SLUICE_PLACE_PERIOD;
 	for (uint32_t i = config->n_records; i-- > 0;) {
 		config->records[i].next = place->free;
 		place->free = &config->records[i];
