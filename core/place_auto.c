@@ -40,9 +40,7 @@ static uint64_t elapsed(const struct sluice_dma *dma, uint64_t start)
 
 static struct sluice_place_cpu *this_cpu(const struct sluice_dma *dma)
 {
-	const struct sluice_place_config *config = &dma->place->config;
-
-	return &config->cpus[sluice_cpu() % config->n_cpus];
+	return sluice_place_cpu(dma->place);
 }
 
 /* The other way, if there is one. */
