@@ -166,6 +166,19 @@ $(BUILD)/bare/%.o: core/%.c
 	$(CC) -std=c11 $(WARN) -ffreestanding -nostdinc -isystem $(shell $(CC) -print-file-name=include) \
 	      -O2 -Iinclude -Itests/bare -c -o $@ $<
 
+# The Xen test: its guest, the same freestanding core with nothing else, and its end in domain 0.
+.PHONY: xen-test
+xen-test: $(BUILD)/tests/xen/domu $(BUILD)/tests/xen/dom0
+$(BUILD)/tests/xen/domu: tests/xen/domu.c tests/xen/pvh.c tests/xen/pvh.h tests/xen/control.h \
+		$(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) -ffreestanding -fno-pie -fno-stack-protector -O2 -Iinclude -Itests/bare \
+	      -no-pie -static -nostdlib -Wl,--build-id=none,-Ttext-segment=0x100000,-e,pvh_start \
+	      -Wl,-z,noexecstack,--no-warn-rwx-segments -o $@ $(filter %.c %.o,$^)
+$(BUILD)/tests/xen/dom0: $(wildcard tests/xen/dom0*.[ch]) tests/xen/control.h $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -Iinclude -Ilib/port -static -o $@ $(filter %.c %.a,$^)
+
 # Kbuild writes beside the sources: give it links to them below $(BUILD), one folder a kernel, and
 # copy the result out. Links are made afresh, so that a source that is gone is not built.
 KDIR ?= /lib/modules/$(shell uname -r)/build
