@@ -43,7 +43,8 @@ CORE_SRC  := $(wildcard core/*.c)
 LIB_SRC   := $(wildcard lib/*.c)
 RELAY_SRC := $(wildcard relay/*.c)
 TOOL_SRC  := $(filter-out tools/sluice.c,$(wildcard tools/*.c))
-UNIT_SRC  := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/relay/test_*.c)
+# The relay's first: they take longest, most of it waiting.
+UNIT_SRC  := $(wildcard tests/relay/test_*.c tests/model/test_*.c tests/unit/test_*.c)
 UNIT_SH   := $(wildcard tests/unit/*.sh tests/relay/*.sh)
 TESTLIB_SRC := $(wildcard tests/lib/*.c)
 
@@ -125,7 +126,7 @@ $(BUILD)/bench/share: $(call obj,bench/share/main.c tests/lib/world.c) $(BUILD)/
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 
 check: $(BUILD)/sluice $(UNIT_BIN)
-	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
+	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_SH) $(UNIT_BIN)
 
 # libFuzzer targets (clang). What reads memory that a peer shares is built so that the target decides
 # what each load finds: tests/fuzz/racy.c.
