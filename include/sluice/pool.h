@@ -97,25 +97,29 @@ struct sluice_pool_stats {
 
 /* A pool. The caller owns the memory; the fields are private. */
 struct sluice_pool {
-	const char *name;
-	struct sluice_chunk **chunks;
+	/* One line, that every call reads and that is written seldom. */
+	struct sluice_chunk **chunks __attribute__((aligned(64)));
 	struct sluice_cache **caches;
 	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
-	uint32_t max_present; /* of them may be there at a time */
 	uint32_t n_caches;
-	uint32_t zone_shift;  /* granule number to zone */
-	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 	uint32_t cache_limit; /* units that one cache may hold */
 	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
 	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
+	uint32_t waiters;     /* who want to hear of space */
+	void (*space)(void *context);
+	void *context;
+
+	const char *name;
+	uint32_t max_present; /* chunks that may be there at a time */
+	uint32_t zone_shift;  /* granule number to zone */
+	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 
 	/* Without a lock. */
+	uint32_t swept; /* the cache that is emptied next when there is no room */
 	uint64_t refused;
 	uint64_t full;
 	uint64_t waited;
-	uint32_t waiters; /* who want to hear of space */
-	uint32_t swept;	  /* the cache that is emptied next when there is no room */
 
 	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
 	struct sluice_lock lock __attribute__((aligned(64)));
@@ -143,8 +147,6 @@ struct sluice_pool {
 	struct sluice_dma *turn_first, *turn_last; /* who waits */
 	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
-	void (*space)(void *context);
-	void *context;
 	struct sluice_pool_stats stats;
 };
 
