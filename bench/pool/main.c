@@ -537,7 +537,7 @@ static void streams(void)
 
 static void reserves(void)
 {
-	static const char *const names[] = {"none", "idle", "used, pool full"};
+	static const char *const names[] = {"none", "idle", "used when the rest is full"};
 	static double values[3][ROUNDS];
 
 	printf("\nmap+unmap with the copy, 1500 B, of a device with a reserve, ns\n");

@@ -23,7 +23,7 @@
  *
  * In front of both stands a small cache for each CPU, under a lock of its own that nobody else
  * normally touches: slots that were freed on this CPU, by size, last in first out, so that a slot
- * is handed out again while it is still warm. What the caches hold is bounded (1/16 of the pool in
+ * is handed out again while it is still warm. What the caches hold is bounded (1/8 of the pool in
  * all), and is given back when the pool runs low: below 1/8 free, nothing is put into a cache any
  * more, and every call empties a little of them.
  *
@@ -238,7 +238,7 @@ SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
  * sluice_pool_trim - give back some of what is kept without being in use
  * @pool: the pool
  *
- * Caches keep up to 1/16 of the pool warm, and each slab class one empty slab. This gives the slabs
+ * Caches keep up to 1/8 of the pool warm, and each slab class one empty slab. This gives the slabs
  * back, and of each stack in each cache the older half: after six calls without maps in between,
  * nothing is kept. What is in constant use comes back at once, at the price of a few trips to the pool.
  *
