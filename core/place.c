@@ -172,8 +172,12 @@ static void publish(struct sluice_place *place, struct sluice_placed *placed)
 
 static void linger(struct sluice_place *place, struct sluice_placed *placed, uint32_t more)
 {
-	unsigned long flags = sluice_lock(&place->lock);
+	unsigned long flags;
 
+	/* Before anybody can find it and say that it has ended. */
+	if (more && place->config.lingers)
+		place->config.lingers(place->config.context, placed->orig, placed->len);
+	flags = sluice_lock(&place->lock);
 	placed->next = NULL;
 	if (place->first)
 		place->last->next = placed;

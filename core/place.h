@@ -33,10 +33,18 @@ int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, ui
 int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		      bool to_device);
 
-/* True if a device address is not the pool's. */
+/*
+ * True if a device address is not the pool's: outside its window, or where no chunk is. (Where chunks
+ * lie wherever there is memory, what is placed may lie between them.) No chunk comes to where something
+ * is placed, nor goes from where something bounced is live, so the answer stays the same for as long
+ * as an address is mapped.
+ */
 static inline bool sluice_place_owns(const struct sluice_dma *dma, uint64_t addr)
 {
-	return (addr - dma->pool->dev) >> SLUICE_CHUNK_SHIFT >= dma->pool->max_chunks;
+	uint64_t c = (addr - dma->pool->dev) >> SLUICE_CHUNK_SHIFT;
+
+	return c >= dma->pool->max_chunks ||
+	       !sluice_load_acquire_ptr((void *const *)&dma->pool->chunks[c]);
 }
 
 /* place_auto.c: the same with a route that has been chosen, and the choice itself. */

@@ -80,6 +80,9 @@ struct sluice_place_config {
 	/* The time, in a unit of at most 10 ns; NULL if there is none: auto then goes by what is
 	 * set. */
 	uint64_t (*clock)(void *context);
+	/* NULL, or called when a mapping begins to linger, before ended() can be: the caller of unmap,
+	 * or of a map that says -EBUSY, has not been told yet. In their context. */
+	void (*lingers)(void *context, uint64_t orig, uint64_t len);
 	/* NULL, or called when a mapping that lingered has been taken back: its memory is free. In
 	 * the context of a map, or of sluice_place_retry(). */
 	void (*ended)(void *context, uint64_t orig, uint64_t len);
