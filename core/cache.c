@@ -8,20 +8,20 @@
  * granules. What was freed last on this CPU is handed out first, because it is still warm; warm
  * bytes are worth more than any cleverness in choosing others. A request for a run whose stack is
  * empty takes one from the cache that is longer, by an eighth at most: there are 64 lengths, and a
- * cache cannot hold one of each. A miss takes one slot for the caller
- * and, of a slab class, a few more from the same slab; a stack that is full gives its older half
- * back. Freeing on another CPU than the one that allocated is nothing special: the slot goes to the
- * freeing CPU's stack, and from there back to the pool in batches.
+ * cache cannot hold one of each. A miss takes one slot for the caller and, of a slab class, a few
+ * more from the same slab; a stack that is full gives its older half back. Freeing on another CPU
+ * than the one that allocated is nothing special: the slot goes to the freeing CPU's stack, and from
+ * there back to the pool in batches.
  *
  * The lock of a cache belongs to its CPU in practice: another CPU takes it only to empty the cache
  * when the pool has run dry, or when a thread was moved between asking which CPU it runs on and
  * locking, and it never waits for it; if a cache is busy it goes to the next.
  *
  * Bounded holdings: a cache holds at most cache_limit units, 1/8 of the pool in all; when a slot
- * would exceed that, long runs are given back, one of each length in turn, and if that was not enough
- * the stacks in turn. While the pool runs low (an eighth free) nothing
- * is put in, each call gives back what its own stack of that kind holds, and a call that finds no
- * room empties caches, its own first, until there is.
+ * would exceed that, long runs are given back, one of each length in turn, and if that was not
+ * enough a stack, the next in turn. While the pool runs low (an eighth free) nothing is put in, each
+ * call gives back a stack of its own cache and one of another's, and a call that finds no room
+ * empties caches, its own first, until there is.
  *
  * A cached slot counts as taken for runs.c and slab.c; its record's tag is TAG_FREE, which is how a
  * second free of it, or an unmap, is told from the first.
