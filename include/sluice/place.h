@@ -70,8 +70,8 @@ struct sluice_place_cpu {
 	uint32_t burst;	 /* maps that are still to be sent the other way */
 	uint32_t padding0;
 	uint64_t credit; /* time that may be spent on exploring */
-	uint64_t
-		watched; /* whose unmap is to be timed: an address, 0 for none, UINT64_MAX for any */
+	/* Whose unmap is to be timed: an address, 0 for none, UINT64_MAX for any. */
+	uint64_t watched;
 	uint32_t padding[6];
 };
 
