@@ -43,7 +43,8 @@ CORE_SRC  := $(wildcard core/*.c)
 LIB_SRC   := $(wildcard lib/*.c)
 RELAY_SRC := $(wildcard relay/*.c)
 TOOL_SRC  := $(filter-out tools/sluice.c,$(wildcard tools/*.c))
-UNIT_SRC  := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/relay/test_*.c)
+# The relay's first: they take longest, most of it waiting.
+UNIT_SRC  := $(wildcard tests/relay/test_*.c tests/model/test_*.c tests/unit/test_*.c)
 UNIT_SH   := $(wildcard tests/unit/*.sh tests/relay/*.sh)
 TESTLIB_SRC := $(wildcard tests/lib/*.c)
 
@@ -125,7 +126,7 @@ $(BUILD)/bench/share: $(call obj,bench/share/main.c tests/lib/world.c) $(BUILD)/
 	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 
 check: $(BUILD)/sluice $(UNIT_BIN)
-	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_BIN) $(UNIT_SH)
+	BUILD=$(BUILD) SLUICE=$(BUILD)/sluice tests/run-programs $(UNIT_SH) $(UNIT_BIN)
 
 # libFuzzer targets (clang). What reads memory that a peer shares is built so that the target decides
 # what each load finds: tests/fuzz/racy.c.
@@ -165,6 +166,19 @@ $(BUILD)/bare/%.o: core/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -ffreestanding -nostdinc -isystem $(shell $(CC) -print-file-name=include) \
 	      -O2 -Iinclude -Itests/bare -c -o $@ $<
+
+# The Xen test: its guest, the same freestanding core with nothing else, and its end in domain 0.
+.PHONY: xen-test
+xen-test: $(BUILD)/tests/xen/domu $(BUILD)/tests/xen/dom0
+$(BUILD)/tests/xen/domu: tests/xen/domu.c tests/xen/pvh.c tests/xen/pvh.h tests/xen/control.h \
+		$(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) -ffreestanding -fno-pie -fno-stack-protector -O2 -Iinclude -Itests/bare \
+	      -no-pie -static -nostdlib -Wl,--build-id=none,-Ttext-segment=0x100000,-e,pvh_start \
+	      -Wl,-z,noexecstack,--no-warn-rwx-segments -o $@ $(filter %.c %.o,$^)
+$(BUILD)/tests/xen/dom0: $(wildcard tests/xen/dom0*.[ch]) tests/xen/control.h $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -Iinclude -Ilib/port -static -o $@ $(filter %.c %.a,$^)
 
 # Kbuild writes beside the sources: give it links to them below $(BUILD), one folder a kernel, and
 # copy the result out. Links are made afresh, so that a source that is gone is not built.

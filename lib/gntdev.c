@@ -124,50 +124,63 @@ static void gntdev_drop(struct sluice_view *view, const struct sluice_hold *hold
 		   (uint32_t)((at + hold->bytes + GRANULE - 1) / GRANULE));
 }
 
-/* One piece inside a granule, by the hypervisor. */
-static int copy_piece(struct sluice_gntdev *gntdev, uint32_t ref, uint32_t at, void *buf,
-		      uint32_t len, bool write)
+/*
+ * Have the hypervisor copy between consecutive references from dev on and buf, BATCH granules at most:
+ * *done is set to the bytes before the first that it refused.
+ */
+static int copy_some(struct sluice_gntdev *gntdev, uint64_t dev, uint8_t *buf, uint64_t len,
+		     bool write, uint64_t *done)
 {
-	struct gntdev_grant_copy_segment segment = {.len = (uint16_t)len};
-	struct ioctl_gntdev_grant_copy copy = {.count = 1, .segments = &segment};
+	struct gntdev_grant_copy_segment segments[BATCH] = {0};
+	struct ioctl_gntdev_grant_copy copy = {.segments = segments};
+	uint32_t ref, at;
 
-	if (write) {
-		segment.source.virt = buf;
-		segment.dest.foreign.ref = ref;
-		segment.dest.foreign.offset = (uint16_t)at;
-		segment.dest.foreign.domid = gntdev->domid;
-		segment.flags = DEST_GREF;
-	} else {
-		segment.source.foreign.ref = ref;
-		segment.source.foreign.offset = (uint16_t)at;
-		segment.source.foreign.domid = gntdev->domid;
-		segment.dest.virt = buf;
-		segment.flags = SOURCE_GREF;
+	*done = 0;
+	for (uint64_t bytes = 0; bytes < len && copy.count < BATCH && grant_at(dev, &ref, &at);) {
+		struct gntdev_grant_copy_segment *segment = &segments[copy.count++];
+
+		segment->len = (uint16_t)(GRANULE - at < len - bytes ? GRANULE - at : len - bytes);
+		segment->flags = write ? DEST_GREF : SOURCE_GREF;
+		if (write) {
+			segment->source.virt = buf + bytes;
+			segment->dest.foreign.ref = ref;
+			segment->dest.foreign.offset = (uint16_t)at;
+			segment->dest.foreign.domid = gntdev->domid;
+		} else {
+			segment->dest.virt = buf + bytes;
+			segment->source.foreign.ref = ref;
+			segment->source.foreign.offset = (uint16_t)at;
+			segment->source.foreign.domid = gntdev->domid;
+		}
+		bytes += segment->len;
+		dev += segment->len;
 	}
+	if (!copy.count)
+		return -ENOENT;
 	sluice_count(&gntdev->view.stats.trips, 1);
 	if (ioctl(gntdev->fd, IOCTL_GNTDEV_GRANT_COPY, &copy))
 		return -errno;
-	return segment.status ? -ENOENT : 0;
+	for (uint32_t i = 0; i < copy.count; i++) {
+		if (segments[i].status)
+			return -ENOENT;
+		*done += segments[i].len;
+	}
+	return 0;
 }
 
 static int gntdev_copy(struct sluice_view *view, uint64_t dev, void *buf, uint64_t len, bool write)
 {
 	struct sluice_gntdev *gntdev = gntdev_of(view);
-	struct sluice_hold hold = {.dev = dev, .access = SLUICE_WRITE};
+	struct sluice_hold hold = {.access = SLUICE_WRITE};
 	uint8_t *mine = buf;
-	uint32_t ref, at;
 
 	while (len > 0) {
-		uint32_t some;
-		int ret;
+		uint64_t done;
+		int ret = copy_some(gntdev, dev, mine, len, write, &done);
 
-		if (!grant_at(dev, &ref, &at))
-			return -ENOENT;
-		some = GRANULE - at < len ? GRANULE - at : (uint32_t)len;
-		ret = copy_piece(gntdev, ref, at, mine, some, write);
 		if (ret && write) {
 			/* Its status does not say whether the grant is read-only or none. */
-			hold.dev = dev;
+			hold.dev = dev + done;
 			ret = gntdev_hold(view, 1, &hold);
 			if (!ret) {
 				gntdev_drop(view, &hold);
@@ -176,9 +189,9 @@ static int gntdev_copy(struct sluice_view *view, uint64_t dev, void *buf, uint64
 		}
 		if (ret)
 			return ret;
-		mine += some;
-		dev += some;
-		len -= some;
+		mine += done;
+		dev += done;
+		len -= done;
 	}
 	return 0;
 }

@@ -21,9 +21,6 @@
 #include <linux/io.h>
 #include <linux/log2.h>
 #include <linux/pci.h>
-#include <linux/sched.h>
-#include <linux/slab.h>
-#include <linux/vmalloc.h>
 
 #include "compat.h"
 #include "sluice.h"
@@ -39,7 +36,7 @@
 #define DEFAULT_SIZE ((u64)8 << SLUICE_CHUNK_SHIFT)
 
 /* "bar:DDDD:BB:DD.F/N" */
-static int parse(struct sluice_bar *bar, const char *spec, struct sluice_bdf *bdf)
+static int parse(struct sluice_mem *mem, const char *spec, struct sluice_bdf *bdf)
 {
 	const char *at = spec;
 
@@ -50,9 +47,9 @@ static int parse(struct sluice_bar *bar, const char *spec, struct sluice_bdf *bd
 		goto bad;
 	if (at[0] != '/' || at[1] < '0' || at[1] >= '0' + PCI_STD_NUM_BARS || at[2])
 		goto bad;
-	bar->index = at[1] - '0';
+	mem->index = at[1] - '0';
 	/* Fits: sluice_bdf_parse() takes a domain of five digits at most. */
-	strscpy(bar->name, spec, sizeof(bar->name));
+	strscpy(mem->name, spec, sizeof(mem->name));
 	return 0;
 bad:
 	pr_err("pool=%s is not bar:DOMAIN:BUS:DEVICE.FUNCTION/N, N from 0 to %d: name a BAR as in "
@@ -61,163 +58,138 @@ bad:
 	return -EINVAL;
 }
 
-static int check(const struct sluice_bar *bar, const struct sluice_bar_limits *limits)
+static int check(const struct sluice_mem *mem, const struct sluice_limits *limits)
 {
-	const struct resource *res = &bar->pdev->resource[bar->index];
-	u64 most = min_not_zero(limits->max, (u64)pci_resource_len(bar->pdev, bar->index));
+	const struct resource *res = &mem->pdev->resource[mem->index];
+	u64 most = min_not_zero(limits->max, (u64)pci_resource_len(mem->pdev, mem->index));
 
-	if (!pci_resource_len(bar->pdev, bar->index)) {
+	if (!pci_resource_len(mem->pdev, mem->index)) {
 		pr_err("pool=%s: the device has no BAR %u: see lspci -v for those it has "
 		       "(ivshmem's memory is BAR 2)\n",
-		       bar->name, bar->index);
+		       mem->name, mem->index);
 		return -ENXIO;
 	}
 	if (!(res->flags & IORESOURCE_MEM)) {
-		pr_err("pool=%s: BAR %u is I/O ports, not memory: name a memory BAR\n", bar->name,
-		       bar->index);
+		pr_err("pool=%s: BAR %u is I/O ports, not memory: name a memory BAR\n", mem->name,
+		       mem->index);
 		return -EINVAL;
 	}
 	if (res->flags & IORESOURCE_UNSET || !res->parent) {
 		pr_err("pool=%s: BAR %u has been given no address, %pR: leave it room (a smaller "
 		       "BAR, or firmware that maps above 4 GiB)\n",
-		       bar->name, bar->index, res);
+		       mem->name, mem->index, res);
 		return -EADDRNOTAVAIL;
 	}
 	if (resource_size(res) < MIN_BYTES) {
 		pr_err("pool=%s: BAR %u has %llu KiB, which is too small, a pool needs at least %u "
 		       "KiB: make it larger "
 		       "(ivshmem: the size of its memory backend)\n",
-		       bar->name, bar->index, (u64)resource_size(res) >> 10, (u32)MIN_BYTES >> 10);
+		       mem->name, mem->index, (u64)resource_size(res) >> 10, (u32)MIN_BYTES >> 10);
 		return -ENOSPC;
 	}
 	if (limits->size > most) {
 		pr_err("pool=%s: it cannot start with %llu MiB (size), as it can have %llu at most "
 		       "(pool_max, or the size of the BAR): lower size, or leave it out\n",
-		       bar->name, limits->size >> 20, most >> 20);
+		       mem->name, limits->size >> 20, most >> 20);
 		return -EINVAL;
 	}
 	return 0;
 }
 
 /* Claim the BAR and map it. */
-static int claim(struct sluice_bar *bar, u64 max)
+static int claim(struct sluice_mem *mem, u64 max)
 {
 	int err;
 
-	err = pci_enable_device_mem(bar->pdev);
+	err = pci_enable_device_mem(mem->pdev);
 	if (err) {
 		pr_err("pool=%s: the device cannot be enabled (%d): see what the kernel said of it "
 		       "before\n",
-		       bar->name, err);
+		       mem->name, err);
 		return err;
 	}
-	err = pci_request_region(bar->pdev, bar->index, KBUILD_MODNAME);
+	err = pci_request_region(mem->pdev, mem->index, KBUILD_MODNAME);
 	if (err) {
 		pr_err("pool=%s: BAR %u is in use by somebody else: unbind the device's driver, "
 		       "see /proc/iomem\n",
-		       bar->name, bar->index);
+		       mem->name, mem->index);
 		goto disable;
 	}
-	bar->phys = pci_resource_start(bar->pdev, bar->index);
-	bar->size = min3((u64)pci_resource_len(bar->pdev, bar->index), MAX_BYTES, max ?: MAX_BYTES);
-	bar->cpu = memremap(bar->phys, bar->size, MEMREMAP_WB);
-	if (!bar->cpu) {
+	mem->phys = pci_resource_start(mem->pdev, mem->index);
+	mem->size = min3((u64)pci_resource_len(mem->pdev, mem->index), MAX_BYTES, max ?: MAX_BYTES);
+	mem->cpu = memremap(mem->phys, mem->size, MEMREMAP_WB);
+	if (!mem->cpu) {
 		pr_err("pool=%s: %llu KiB at %pa cannot be mapped write-back: something else has "
 		       "them mapped in another way\n",
-		       bar->name, bar->size >> 10, &bar->phys);
+		       mem->name, mem->size >> 10, &mem->phys);
 		err = -ENOMEM;
 		goto release;
 	}
 	return 0;
 release:
-	pci_release_region(bar->pdev, bar->index);
+	pci_release_region(mem->pdev, mem->index);
 disable:
-	pci_disable_device(bar->pdev);
+	pci_disable_device(mem->pdev);
 	return err;
 }
 
-static void unclaim(struct sluice_bar *bar)
+static void unclaim(struct sluice_mem *mem)
 {
-	pci_release_region(bar->pdev, bar->index);
-	pci_disable_device(bar->pdev);
+	pci_release_region(mem->pdev, mem->index);
+	pci_disable_device(mem->pdev);
 }
 
-static void free_private(struct sluice_bar *bar)
+/* The next place that is free. The memory is there already. */
+static int bar_open(struct sluice_mem *mem, void **cpu, u64 *dev, u32 *bytes)
 {
-	for (u32 i = 0; bar->chunks && i < bar->nr_chunks; i++)
-		vfree(bar->chunks[i]);
-	kvfree(bar->chunks);
-	for (u32 i = 0; bar->caches && i < bar->nr_caches; i++)
-		kvfree(bar->caches[i]);
-	kvfree(bar->caches);
+	u64 at;
+	u32 c = 0;
+
+	if (mem->gone)
+		return -ENODEV;
+	while (c < mem->nr_chunks && mem->chunks[c])
+		c++;
+	if (c == mem->nr_chunks)
+		return -ENOSPC;
+	at = (u64)c << SLUICE_CHUNK_SHIFT;
+	*cpu = mem->cpu + at;
+	*bytes = min_t(u64, mem->size - at, SLUICE_CHUNK_BYTES);
+	return mem->region.share.ops->open(&mem->region.share, *cpu, *bytes, dev);
 }
 
-/* A cache for each CPU there can be, on its own node. */
-static int alloc_private(struct sluice_bar *bar)
+static int bar_close(struct sluice_mem *mem, void *cpu, u64 dev, u32 bytes)
 {
-	bar->nr_chunks = DIV_ROUND_UP_ULL(bar->size, SLUICE_CHUNK_BYTES);
-	bar->chunks = kvcalloc(bar->nr_chunks, sizeof(*bar->chunks), GFP_KERNEL);
-	bar->nr_caches = nr_cpu_ids;
-	bar->caches = kvcalloc(bar->nr_caches, sizeof(*bar->caches), GFP_KERNEL);
-	if (!bar->chunks || !bar->caches)
-		return -ENOMEM;
-	for (u32 i = 0; i < bar->nr_caches; i++) {
-		int node = cpu_possible(i) ? cpu_to_node(i) : NUMA_NO_NODE;
-
-		bar->caches[i] = kvzalloc_node(sluice_cache_size(), GFP_KERNEL, node);
-		if (!bar->caches[i])
-			return -ENOMEM;
-	}
-	return 0;
+	return mem->region.share.ops->close(&mem->region.share, cpu, bytes, dev);
 }
+
+static phys_addr_t bar_phys(struct sluice_mem *mem, const void *cpu)
+{
+	return mem->phys + (cpu - mem->cpu);
+}
+
+static const struct sluice_mem_ops bar_ops = {
+	.open = bar_open,
+	.close = bar_close,
+	.phys = bar_phys,
+};
 
 /* Hand the mapped memory to the core. */
-static int fill(struct sluice_bar *bar, const struct sluice_bar_limits *limits)
+static int fill(struct sluice_mem *mem, struct sluice_limits limits)
 {
-	struct sluice_pool_config config = {.name = bar->name};
-	u64 dev, start = min(limits->size ?: DEFAULT_SIZE, bar->size);
+	u64 dev = pci_bus_address(mem->pdev, mem->index);
 	int err;
 
-	err = alloc_private(bar);
-	if (err)
-		goto out;
-	err = sluice_region_init(&bar->region, bar->cpu, pci_bus_address(bar->pdev, bar->index),
-				 bar->size);
-	if (err)
-		goto out;
-	err = bar->region.share.ops->open(&bar->region.share, bar->cpu, bar->size, &dev);
-	if (err)
-		goto out;
-	config.dev = dev;
-	config.chunks = bar->chunks;
-	config.max_chunks = bar->nr_chunks;
-	config.caches = bar->caches;
-	config.n_caches = bar->nr_caches;
-	err = sluice_grow_prepare(bar, &config);
-	if (err)
-		goto out;
-	err = sluice_pool_init(&bar->pool, &config);
-	if (err)
-		goto out;
-	bar->quiet = limits->quiet * HZ;
-	bar->nr_start = DIV_ROUND_UP_ULL(start, SLUICE_CHUNK_BYTES);
-	while (bar->nr_present < bar->nr_start) {
-		err = sluice_grow_add(bar, GFP_KERNEL);
-		if (err)
-			goto out;
-	}
-	bar->grown = 0; /* from here on */
-	sluice_grow_start(bar);
-	return 0;
-out:
-	sluice_grow_stop(bar);
-	free_private(bar);
-	return err;
+	mem->ops = &bar_ops;
+	mem->nr_chunks = mem->nr_places = DIV_ROUND_UP_ULL(mem->size, SLUICE_CHUNK_BYTES);
+	mem->last = dev + mem->size - 1;
+	limits.size = min(limits.size ?: DEFAULT_SIZE, mem->size);
+	err = sluice_region_init(&mem->region, mem->cpu, dev, mem->size);
+	return err ?: sluice_mem_init(mem, &limits, dev);
 }
 
 /**
  * sluice_bar_open - make a pool of a BAR's memory
- * @bar:    filled in; owned by the caller, zeroed
+ * @mem:    filled in; owned by the caller, zeroed
  * @spec:   "bar:DDDD:BB:DD.F/N"
  * @limits: how much of the BAR to use; multiples of a chunk
  *
@@ -225,74 +197,71 @@ out:
  * says why and what to do.
  * Context: may sleep.
  */
-int sluice_bar_open(struct sluice_bar *bar, const char *spec,
-		    const struct sluice_bar_limits *limits)
+int sluice_bar_open(struct sluice_mem *mem, const char *spec, const struct sluice_limits *limits)
 {
 	struct sluice_bdf bdf;
 	int err;
 
-	err = parse(bar, spec, &bdf);
+	err = parse(mem, spec, &bdf);
 	if (err)
 		return err;
-	bar->pdev = pci_get_domain_bus_and_slot(bdf.domain, bdf.bus, bdf.devfn);
-	if (!bar->pdev) {
-		pr_err("pool=%s: there is no such PCI device: see lspci -D\n", bar->name);
+	mem->pdev = pci_get_domain_bus_and_slot(bdf.domain, bdf.bus, bdf.devfn);
+	if (!mem->pdev) {
+		pr_err("pool=%s: there is no such PCI device: see lspci -D\n", mem->name);
 		return -ENODEV;
 	}
-	err = check(bar, limits);
+	err = check(mem, limits);
 	if (err)
 		goto put;
-	err = claim(bar, limits->max);
+	err = claim(mem, limits->max);
 	if (err)
 		goto put;
-	err = fill(bar, limits);
+	err = fill(mem, *limits);
 	if (err) {
 		pr_err("pool=%s: no private memory for keeping track of %llu KiB (%d): use a "
 		       "smaller BAR or size\n",
-		       bar->name, bar->size >> 10, err);
+		       mem->name, mem->size >> 10, err);
 		goto unmap;
 	}
-	if (bar->size == MAX_BYTES && bar->size < pci_resource_len(bar->pdev, bar->index))
-		pr_info("pool %s: only the first %llu MiB of the BAR are used\n", bar->name,
-			bar->size >> 20);
+	if (mem->size == MAX_BYTES && mem->size < pci_resource_len(mem->pdev, mem->index))
+		pr_info("pool %s: only the first %llu MiB of the BAR are used\n", mem->name,
+			mem->size >> 20);
 	return 0;
 unmap:
-	memunmap(bar->cpu);
-	unclaim(bar);
+	memunmap(mem->cpu);
+	unclaim(mem);
 put:
-	pci_dev_put(bar->pdev);
+	pci_dev_put(mem->pdev);
 	return err;
 }
 
 /**
  * sluice_bar_lost - the BAR's device is being removed from the machine
- * @bar: nothing will be mapped from it any more; what is mapped can still be unmapped
+ * @mem: nothing will be mapped from it any more; what is mapped can still be unmapped
  *
  * Context: may sleep. Called while the device's resources are still its own.
  */
-void sluice_bar_lost(struct sluice_bar *bar)
+void sluice_bar_lost(struct sluice_mem *mem)
 {
 	pr_err("the device of pool %s has been unplugged: no confined device can do DMA until the "
 	       "module is loaded with another pool\n",
-	       bar->name);
-	sluice_grow_lost(bar);
-	unclaim(bar);
+	       mem->name);
+	sluice_grow_lost(mem);
+	unclaim(mem);
 }
 
 /**
  * sluice_bar_close - undo sluice_bar_open()
- * @bar: nothing is mapped from it and nobody will try
+ * @mem: nothing is mapped from it and nobody will try
  *
  * Context: may sleep.
  */
-void sluice_bar_close(struct sluice_bar *bar)
+void sluice_bar_close(struct sluice_mem *mem)
 {
-	sluice_grow_stop(bar);
-	bar->region.share.ops->close(&bar->region.share, bar->cpu, bar->size, bar->region.dev);
-	free_private(bar);
-	memunmap(bar->cpu);
+	(void)sluice_mem_exit(mem); /* A BAR's chunks need no taking back. */
+	memunmap(mem->cpu);
 	/* Once the device has gone, its address and its place on the bus may be another's. */
-	if (!bar->gone)
-		unclaim(bar);
-	pci_dev_put(bar->pdev);
+	if (!mem->gone)
+		unclaim(mem);
+	pci_dev_put(mem->pdev);
 }

@@ -13,6 +13,7 @@
 #define SLUICE_COMPAT_H
 
 #include <linux/dma-map-ops.h>
+#include <linux/iommu.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
@@ -90,6 +91,48 @@ static inline bool sluice_compat_iommu(struct device *dev)
 	return use_dma_iommu(dev);
 #else
 	return false;
+#endif
+}
+
+/*
+ * Take a device away from dma-iommu, and give it back: it is either the device's ops or, since 6.12,
+ * a mark that is looked at before those. While nothing is mapped, under the device's lock.
+ */
+struct sluice_compat_dma {
+	const struct dma_map_ops *ops;
+	bool iommu;
+};
+
+static inline void sluice_compat_take_dma(struct device *dev, struct sluice_compat_dma *was)
+{
+	was->ops = get_dma_ops(dev);
+	was->iommu = sluice_compat_iommu(dev);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	dev_assign_dma_iommu(dev, false);
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	dev->dma_iommu = false;
+#endif
+}
+
+static inline void sluice_compat_give_dma(struct device *dev, const struct sluice_compat_dma *was)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	dev_assign_dma_iommu(dev, was->iommu);
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	dev->dma_iommu = was->iommu;
+#endif
+	set_dma_ops(dev, was->ops);
+}
+
+/* iommu_map(), which since 6.3 is told whether it may sleep. */
+static inline int sluice_compat_iommu_map(struct iommu_domain *domain, unsigned long iova,
+					  phys_addr_t phys, size_t size, int prot, gfp_t gfp)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	return iommu_map(domain, iova, phys, size, prot, gfp);
+#else
+	return gfpflags_allow_blocking(gfp) ? iommu_map(domain, iova, phys, size, prot)
+					    : iommu_map_atomic(domain, iova, phys, size, prot);
 #endif
 }
 

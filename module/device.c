@@ -41,12 +41,14 @@
 #include <linux/virtio_config.h>
 
 #include "compat.h"
+#include "lower.h"
 #include "sluice.h"
 
 static DEFINE_MUTEX(sluice_devices_lock); /* of writers */
 static DEFINE_HASHTABLE(sluice_devices, 6);
 static DEFINE_IDA(sluice_ids);
-static struct sluice_bar *sluice_bar;
+static struct sluice_mem *shared_mem; /* the pool of all devices; NULL if each has its own */
+static const struct sluice_limits *sluice_limits; /* of those */
 static const struct sluice_selection *sluice_selection;
 
 /* Both set once, by watch_virtio(). */
@@ -88,7 +90,8 @@ struct sluice_device *sluice_device_find(const struct device *dev)
  */
 bool sluice_device_hold(struct sluice_device *sd)
 {
-	if (unlikely(!READ_ONCE(sd->attached) || READ_ONCE(sd->bar->gone)))
+	/* Acquire: whoever sees it attached sees its pool. */
+	if (unlikely(!smp_load_acquire(&sd->attached) || READ_ONCE(sd->mem->gone)))
 		return false;
 	if (likely(atomic_inc_not_zero(&sd->live)))
 		return true;
@@ -113,7 +116,7 @@ void sluice_device_release(struct sluice_device *sd)
 
 static bool is_wanted(const struct pci_dev *pdev)
 {
-	return pdev != sluice_bar->pdev && sluice_selected(sluice_selection, pdev);
+	return !(shared_mem && pdev == shared_mem->pdev) && sluice_selected(sluice_selection, pdev);
 }
 
 /* Find a device, or begin to know it. NULL if it is not to be confined, or memory is short. */
@@ -124,7 +127,7 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 
 	if (sd || !is_wanted(pdev))
 		return sd;
-	sd = kvzalloc(struct_size(sd, stats, sluice_bar->nr_caches), GFP_KERNEL);
+	sd = kvzalloc(struct_size(sd, stats, nr_cpu_ids), GFP_KERNEL);
 	/* Zero stays unused, so that a mapping's private tag is never all zeroes by its id. */
 	id = ida_alloc_range(&sluice_ids, 1, U16_MAX, GFP_KERNEL);
 	if (!sd || id < 0) {
@@ -135,11 +138,16 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 		return NULL;
 	}
 	sd->pdev = pci_dev_get(pdev);
-	sd->bar = sluice_bar;
+	sd->mem = shared_mem;
 	sd->why = "no driver is bound yet";
-	sluice_dma_init(&sd->dma, &sluice_bar->pool, id, sd->stats);
+	sd->policy = sluice_selection->policy;
+	mutex_init(&sd->lock);
+	sd->dma.id = id;
+	if (shared_mem)
+		sluice_dma_init(&sd->dma, &shared_mem->pool, id, sd->stats);
 	sd->dma.guard = sluice_selection->guard;
 	sluice_debugfs_add(sd);
+	sluice_sysfs_add(sd);
 	hash_add_rcu(sluice_devices, &sd->node, (unsigned long)&pdev->dev);
 	return sd;
 }
@@ -148,8 +156,10 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 static void refuse(struct sluice_device *sd, const char *why, const char *way_out)
 {
 	WRITE_ONCE(sd->why, why);
-	sluice_dma_reserve(&sd->dma, 0); /* it takes nothing from the pool */
-	sluice_grow_look(sd->bar);
+	if (shared_mem) {
+		sluice_dma_reserve(&sd->dma, 0); /* it takes nothing from the pool */
+		sluice_grow_look(shared_mem);
+	}
 	if (sd->said == why)
 		return;
 	sd->said = why;
@@ -174,8 +184,16 @@ static void detach(struct sluice_device *sd)
 	if (get_dma_ops(dev) == &sluice_ops)
 		set_dma_ops(dev, NULL);
 	sluice_compat_skip_sync(dev, sd->skip_sync);
-	sluice_dma_close(&sd->dma);
-	sluice_grow_look(sd->bar);
+	if (!sd->stack) {
+		sluice_dma_close(&sd->dma);
+		sluice_grow_look(sd->mem);
+		return;
+	}
+	/* For calls that make no sense any more, but are being made. */
+	synchronize_rcu();
+	mutex_lock(&sd->lock);
+	sluice_stack_close(sd, false);
+	mutex_unlock(&sd->lock);
 }
 
 /*
@@ -193,16 +211,24 @@ static void reserve(struct sluice_device *sd)
 {
 	struct sluice_pool_stats stats;
 
-	sluice_pool_get_stats(&sd->bar->pool, &stats);
-	if (stats.reserved + RESERVE <= sd->bar->size / 8)
-		sluice_grow_reserve(sd->bar, &sd->dma, RESERVE);
+	sluice_pool_get_stats(&sd->mem->pool, &stats);
+	if (stats.reserved + RESERVE <= sd->mem->size / 8)
+		sluice_grow_reserve(sd->mem, &sd->dma, RESERVE);
 }
 
-/*
- * Put our ops on, before a driver maps anything. Under the device_lock() that keeps drivers of it
- * from being bound.
- */
-static void attach(struct sluice_device *sd)
+/* Our ops are to be the device's from now on. */
+static void put_on(struct sluice_device *sd)
+{
+	struct device *dev = &sd->pdev->dev;
+
+	sd->skip_sync = sluice_compat_need_sync(dev);
+	smp_store_release(&sd->attached, true);
+	set_dma_ops(dev, &sluice_ops);
+	WRITE_ONCE(sd->why, NULL);
+}
+
+/* With a pool in a BAR, at a bus address. */
+static void attach_shared(struct sluice_device *sd)
 {
 	struct device *dev = &sd->pdev->dev;
 	const struct dma_map_ops *ops = get_dma_ops(dev);
@@ -211,18 +237,68 @@ static void attach(struct sluice_device *sd)
 		if (sd->attached)
 			detach(sd);
 		refuse(sd, "its DMA goes through an IOMMU (or another layer) already",
-		       "the pool is at a bus address, which that would translate: start the "
-		       "machine without the IOMMU, or with iommu=pt");
+		       "the pool is at a bus address, which that would translate: use pool=system, "
+		       "or start the machine without the IOMMU, or with iommu=pt");
 		return;
 	}
 	WRITE_ONCE(sd->why, NULL);
 	reserve(sd);
 	if (sd->attached)
 		return;
-	sd->skip_sync = sluice_compat_need_sync(dev);
-	WRITE_ONCE(sd->attached, true);
-	set_dma_ops(dev, &sluice_ops);
-	pci_info(sd->pdev, "sluice: its DMA API calls go through pool %s\n", sd->bar->name);
+	put_on(sd);
+	pci_info(sd->pdev, "sluice: its DMA API calls go through pool %s\n", sd->mem->name);
+}
+
+/* With a pool of its own. */
+static void attach_own(struct sluice_device *sd)
+{
+	const char *why = NULL;
+	int err;
+
+	mutex_lock(&sd->lock);
+	err = sluice_stack_open(sd, sluice_limits, &why);
+	mutex_unlock(&sd->lock);
+	if (err) {
+		refuse(sd, why,
+		       "give the machine more memory or the pools less (size=, pool_max=), "
+		       "and bind the driver again");
+		return;
+	}
+	sd->dma.guard = sluice_selection->guard;
+	put_on(sd);
+	if (sluice_stack_lower(sd->stack)->confines)
+		pci_info(sd->pdev,
+			 "sluice: its DMA API calls go through a pool of its own: policy %s "
+			 "over %s\n",
+			 sluice_policy_names[sluice_stack_policy(sd->stack)],
+			 sluice_stack_lower(sd->stack)->name);
+	else
+		pci_warn(sd->pdev,
+			 "sluice: policy %s, but NOTHING PROTECTS memory from it: there is no "
+			 "IOMMU for it (intel_iommu=on?), and it reaches all of it\n",
+			 sluice_policy_names[sluice_stack_policy(sd->stack)]);
+}
+
+/*
+ * Put our ops on, before a driver maps anything. Under the device_lock() that keeps drivers of it
+ * from being bound.
+ */
+static void attach(struct sluice_device *sd)
+{
+	u32 policy = READ_ONCE(sd->policy);
+
+	/* It has been told to be otherwise from this binding on. */
+	if (sd->attached &&
+	    (policy == SLUICE_POLICY_OFF || (sd->stack && sluice_stack_asked(sd->stack) != policy)))
+		detach(sd);
+	if (policy == SLUICE_POLICY_OFF && !sd->attached)
+		WRITE_ONCE(sd->why, "switched off (policy in sysfs)");
+	else if (shared_mem)
+		attach_shared(sd);
+	else if (!sd->attached)
+		attach_own(sd);
+	else
+		WRITE_ONCE(sd->why, NULL);
 }
 
 static void unbound(struct sluice_device *sd)
@@ -234,23 +310,28 @@ static void unbound(struct sluice_device *sd)
 	sd->said = NULL;
 }
 
-/* The device has left the machine, and what was mapped for it is nobody's any more. */
+/*
+ * The device has left the machine, what is below it has gone with it, and what was mapped for it is
+ * nobody's any more.
+ */
 static void forget(struct sluice_device *sd)
 {
 	hash_del_rcu(&sd->node);
+	sluice_sysfs_remove(sd);
 	sluice_debugfs_remove(sd);
 	synchronize_rcu();
-	sluice_dma_close(&sd->dma);
-	sluice_grow_look(sd->bar);
-	if (atomic_read(&sd->live)) {
-		/* Its id is not given out again: those slots still bear it. */
-		set_dma_ops(&sd->pdev->dev, NULL);
-		module_put(THIS_MODULE);
-	} else {
-		if (sd->attached)
-			detach(sd);
-		ida_free(&sluice_ids, sd->dma.id);
+	if (sd->stack) { /* a driver has left mappings behind */
+		sluice_stack_close(sd, true);
+	} else if (shared_mem) {
+		sluice_dma_close(&sd->dma);
+		sluice_grow_look(shared_mem);
 	}
+	if (get_dma_ops(&sd->pdev->dev) == &sluice_ops)
+		set_dma_ops(&sd->pdev->dev, NULL);
+	if (atomic_read(&sd->live)) /* its id is not given out again: those slots still bear it */
+		module_put(THIS_MODULE);
+	else
+		ida_free(&sluice_ids, sd->dma.id);
 	pci_dev_put(sd->pdev);
 	kvfree(sd);
 }
@@ -366,16 +447,22 @@ static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
 			attach(sd);
 		break;
 	case BUS_NOTIFY_UNBOUND_DRIVER:
+	case BUS_NOTIFY_DRIVER_NOT_BOUND: /* its probe has failed */
 		sd = sluice_device_find(&pdev->dev);
 		if (sd)
 			unbound(sd);
+		break;
+	case BUS_NOTIFY_DEL_DEVICE: /* without a driver now; what it left may have ended since */
+		sd = sluice_device_find(&pdev->dev);
+		if (sd && sd->attached && !atomic_read(&sd->live))
+			detach(sd);
 		break;
 	case BUS_NOTIFY_REMOVED_DEVICE:
 		sd = sluice_device_find(&pdev->dev);
 		if (sd)
 			forget(sd);
-		if (pdev == sluice_bar->pdev)
-			sluice_bar_lost(sluice_bar);
+		if (shared_mem && pdev == shared_mem->pdev)
+			sluice_bar_lost(shared_mem);
 		break;
 	}
 	mutex_unlock(&sluice_devices_lock);
@@ -411,18 +498,21 @@ out:
 
 /**
  * sluice_devices_start - confine devices from now on
- * @bar:       the pool; outlives the devices
+ * @mem:       the pool; outlives the devices. NULL: each gets one of its own, of the size @limits
+ * @limits:    kept
  * @selection: which devices; kept
  *
  * Return: 0, or a negative errno with no device taken.
  * Context: may sleep.
  */
-int sluice_devices_start(struct sluice_bar *bar, const struct sluice_selection *selection)
+int sluice_devices_start(struct sluice_mem *mem, const struct sluice_limits *limits,
+			 const struct sluice_selection *selection)
 {
 	struct pci_dev *pdev = NULL;
 	int err;
 
-	sluice_bar = bar;
+	shared_mem = mem;
+	sluice_limits = limits;
 	sluice_selection = selection;
 	err = bus_register_notifier(&pci_bus_type, &pci_events);
 	if (err)
@@ -467,8 +557,10 @@ void sluice_devices_stop(void)
 	hash_for_each_safe(sluice_devices, bucket, next, sd, node)
 	{
 		hash_del(&sd->node);
+		sluice_sysfs_remove(sd);
 		sluice_debugfs_remove(sd);
-		sluice_dma_close(&sd->dma);
+		if (shared_mem)
+			sluice_dma_close(&sd->dma);
 		pci_dev_put(sd->pdev);
 		kvfree(sd);
 	}

@@ -4,7 +4,7 @@
  *
  * Theory of operation
  * -------------------
- * The pool starts with the first chunks of its window (the parameter size) and may have all of them
+ * The pool starts with some chunks (the parameter size) and may have all that its window has room for
  * (pool_max). The core says when its free room falls below a watermark, from wherever somebody maps
  * something, which may be an interrupt handler; a worker that may sleep then adds chunks. While
  * anything is used, or the pool is larger than at the start, the worker also looks by itself, once a
@@ -17,9 +17,10 @@
  * refused.
  *
  * What growing costs is zeroing 2 MiB, which makes the host provide them, and 7 % of that in
- * private memory of this machine. What shrinking gives back is the private memory. The BAR's pages
- * stay with the host: a guest has no way to hand back a part of a BAR, and the host can only do it
- * behind its back. But a chunk that is not in the pool is not written to.
+ * private memory of this machine; with pool=system the 2 MiB as well, and having devices reach them.
+ * What shrinking gives back is the same, but for a BAR's pages, which stay with the host: a guest has no
+ * way to hand back a part of a BAR, and the host can only do it behind its back. But a chunk that is
+ * not in the pool is not written to.
  *
  * While memory is short there is no growing, and no harm in that: a pool that stays small is a pool
  * whose callers try again when a transfer has ended. For the same reason the worker may wait for
@@ -45,161 +46,207 @@
 #define LOOK  HZ /* from one look to the next; what sluice_pool_trim() asks for */
 #define BATCH 16 /* chunks whose private data waits for one grace period */
 
+/* With the memory for it there, open a chunk and hand it to the core. Under resize_lock. */
+static int add(struct sluice_mem *mem, struct sluice_chunk *meta, void **cpu)
+{
+	u32 bytes;
+	u64 dev;
+	int err;
+
+	if (mem->nr_present == mem->nr_chunks)
+		return -ENOSPC;
+	err = mem->ops->open(mem, cpu, &dev, &bytes);
+	if (err)
+		return err;
+	err = sluice_pool_add(&mem->pool, meta, *cpu, dev, bytes);
+	if (err) {
+		if (mem->ops->close(mem, *cpu, dev, bytes))
+			*cpu = NULL;
+		return err;
+	}
+	WRITE_ONCE(mem->nr_present, mem->nr_present + 1);
+	mem->grown++;
+	return 0;
+}
+
 /**
- * sluice_grow_add - add the first chunk that is missing
- * @bar: its pool has been made
- * @gfp: GFP_KERNEL, GFP_NOFS or GFP_NOIO: what the private memory may wait for
+ * sluice_grow_add - add one more chunk
+ * @mem: its pool has been made
+ * @gfp: GFP_KERNEL, GFP_NOFS or GFP_NOIO: what memory may wait for
  *
- * Return: 0; -ENOSPC if all are there; -ENODEV if the BAR has gone; -ENOMEM.
+ * Return: 0; -ENOSPC if all are there; -ENODEV if the BAR has gone; -ENOMEM; what opening it said.
  * Context: may sleep.
  */
-int sluice_grow_add(struct sluice_bar *bar, gfp_t gfp)
+int sluice_grow_add(struct sluice_mem *mem, gfp_t gfp)
 {
 	struct sluice_chunk *meta;
-	int err = -ENOSPC;
-	u32 c = 0;
-	u64 at;
+	void *cpu = NULL;
+	int err = -ENOMEM;
 
-	if (READ_ONCE(bar->nr_present) == bar->nr_chunks)
+	if (READ_ONCE(mem->nr_present) == mem->nr_chunks)
 		return -ENOSPC;
 	meta = __vmalloc(sluice_chunk_size(), gfp | __GFP_NOWARN);
-	if (!meta)
-		return -ENOMEM;
-	mutex_lock(&bar->resize_lock);
-	while (c < bar->nr_chunks && bar->chunks[c])
-		c++;
-	at = (u64)c << SLUICE_CHUNK_SHIFT;
-	if (bar->gone)
-		err = -ENODEV;
-	else if (c < bar->nr_chunks)
-		err = sluice_pool_add(&bar->pool, meta, bar->cpu + at, bar->region.dev + at,
-				      min_t(u64, bar->size - at, SLUICE_CHUNK_BYTES));
-	if (!err) {
-		WRITE_ONCE(bar->nr_present, bar->nr_present + 1);
-		bar->grown++;
+	if (meta && mem->ops->get)
+		cpu = mem->ops->get(mem, gfp);
+	if (meta && (cpu || !mem->ops->get)) {
+		mutex_lock(&mem->resize_lock);
+		err = add(mem, meta, &cpu);
+		mutex_unlock(&mem->resize_lock);
 	}
-	mutex_unlock(&bar->resize_lock);
-	if (err)
+	if (err) {
 		vfree(meta);
+		if (cpu && mem->ops->put)
+			mem->ops->put(mem, cpu);
+	}
 	cond_resched();
 	return err;
 }
 
 /**
  * sluice_grow_floor - what the pool shrinks to: reserves of devices come on top of what it started with
- * @bar: the pool
+ * @mem: the pool
  *
  * Return: chunks.
  * Context: any. Takes the lock of each cache of the pool.
  */
-u32 sluice_grow_floor(struct sluice_bar *bar)
+u32 sluice_grow_floor(struct sluice_mem *mem)
 {
 	struct sluice_pool_stats stats;
 
-	sluice_pool_get_stats(&bar->pool, &stats);
-	return min_t(u64, bar->nr_chunks,
-		     bar->nr_start + DIV_ROUND_UP_ULL(stats.reserved, SLUICE_CHUNK_BYTES));
+	sluice_pool_get_stats(&mem->pool, &stats);
+	return min_t(u64, mem->nr_chunks,
+		     mem->nr_start + DIV_ROUND_UP_ULL(stats.reserved, SLUICE_CHUNK_BYTES));
 }
 
 /* Add so many chunks; how many it were. */
-static u32 grow(struct sluice_bar *bar, u32 want, gfp_t gfp)
+static u32 grow(struct sluice_mem *mem, u32 want, gfp_t gfp)
 {
 	u32 n = 0;
 	int err = 0;
 
 	while (n < want && !err) {
-		err = sluice_grow_add(bar, gfp);
+		err = sluice_grow_add(mem, gfp);
 		n += !err;
 	}
-	WRITE_ONCE(bar->surplus_since, jiffies);
-	WRITE_ONCE(bar->short_of_memory, err == -ENOMEM);
+	WRITE_ONCE(mem->surplus_since, jiffies);
+	WRITE_ONCE(mem->short_of_memory, err == -ENOMEM);
 	if (err == -ENOMEM) {
-		WRITE_ONCE(bar->grow_failed, bar->grow_failed + 1);
+		WRITE_ONCE(mem->grow_failed, mem->grow_failed + 1);
 		pr_warn_ratelimited("pool %s cannot grow for want of memory: it stays at %u of "
 				    "%u MiB for now\n",
-				    bar->name, bar->nr_present * 2, bar->nr_chunks * 2);
+				    mem->name, mem->nr_present * 2, mem->nr_chunks * 2);
 	}
 	return n;
 }
 
-/* Take up to so many free chunks out, and free what was kept about them. */
-static void shrink(struct sluice_bar *bar, u32 surplus)
+/* A chunk that is no longer in the pool. */
+struct leaving {
+	struct sluice_chunk *meta;
+	void *cpu; /* to be given back; NULL if it cannot be */
+};
+
+/* Take up to so many free chunks out, and give back their memory and what was kept about them. */
+static u32 take_out(struct sluice_mem *mem, u32 surplus)
 {
-	u32 floor = sluice_grow_floor(bar);
-	struct sluice_chunk *out[BATCH];
+	struct leaving out[BATCH];
 	void *cpu;
-	u32 n = 0;
+	u32 n = 0, done;
 	u64 dev;
 
-	mutex_lock(&bar->resize_lock);
-	surplus = min3(surplus, bar->nr_present - min(bar->nr_present, floor), (u32)BATCH);
-	while (n < surplus && !sluice_pool_remove(&bar->pool, &out[n], &cpu, &dev))
-		n++;
-	WRITE_ONCE(bar->nr_present, bar->nr_present - n);
-	bar->shrunk += n;
-	mutex_unlock(&bar->resize_lock);
+	mutex_lock(&mem->resize_lock);
+	surplus = min(surplus, (u32)BATCH);
+	for (; n < surplus && !sluice_pool_remove(&mem->pool, &out[n].meta, &cpu, &dev); n++)
+		out[n].cpu = mem->ops->close(mem, cpu, dev, SLUICE_CHUNK_BYTES) ? NULL : cpu;
+	WRITE_ONCE(mem->nr_present, mem->nr_present - n);
+	mem->shrunk += n;
+	mutex_unlock(&mem->resize_lock);
 	if (!n)
-		return;
+		return 0;
 	synchronize_rcu();
-	while (n > 0)
-		vfree(out[--n]);
+	for (done = n; n > 0;) {
+		vfree(out[--n].meta);
+		if (out[n].cpu && mem->ops->put)
+			mem->ops->put(mem, out[n].cpu);
+	}
+	return done;
+}
+
+static void shrink(struct sluice_mem *mem, u32 surplus)
+{
+	u32 present = READ_ONCE(mem->nr_present);
+
+	take_out(mem, min(surplus, present - min(present, sluice_grow_floor(mem))));
+}
+
+/**
+ * sluice_grow_drain - take all chunks out
+ * @mem: nothing is mapped from it and nobody will try; sluice_grow_stop() has been called
+ *
+ * Return: how many are still there: something in them is not free.
+ * Context: may sleep.
+ */
+u32 sluice_grow_drain(struct sluice_mem *mem)
+{
+	while (take_out(mem, BATCH))
+		;
+	return mem->nr_present;
 }
 
 /* The worker. */
 static void balance(struct work_struct *work)
 {
-	struct sluice_bar *bar = container_of(work, struct sluice_bar, balance.work);
+	struct sluice_mem *mem = container_of(work, struct sluice_mem, balance.work);
 	bool kept = true;
 	int want;
 
 	/* Once a look, however often it is asked to grow: what is in constant use is worth keeping. */
-	if (time_after_eq(jiffies, bar->trimmed + LOOK)) {
-		kept = sluice_pool_trim(&bar->pool);
-		bar->trimmed = jiffies;
+	if (time_after_eq(jiffies, mem->trimmed + LOOK)) {
+		kept = sluice_pool_trim(&mem->pool);
+		mem->trimmed = jiffies;
 	}
-	want = sluice_pool_want(&bar->pool);
+	want = sluice_pool_want(&mem->pool);
 	if (want > 0)
-		grow(bar, want, GFP_KERNEL);
+		grow(mem, want, GFP_KERNEL);
 	else if (want == 0)
-		WRITE_ONCE(bar->surplus_since, jiffies);
-	else if (time_after_eq(jiffies, READ_ONCE(bar->surplus_since) + bar->quiet))
-		shrink(bar, -want);
+		WRITE_ONCE(mem->surplus_since, jiffies);
+	else if (time_after_eq(jiffies, READ_ONCE(mem->surplus_since) + mem->quiet))
+		shrink(mem, -want);
 	/* If it has been asked for meanwhile it runs at once, and this does nothing. */
-	if (kept || READ_ONCE(bar->nr_present) > sluice_grow_floor(bar))
-		queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
+	if (kept || READ_ONCE(mem->nr_present) > sluice_grow_floor(mem))
+		queue_delayed_work(mem->workqueue, &mem->balance, LOOK);
 }
 
 /* The core's call for more, with interrupts off. */
 static void asked(void *context)
 {
-	struct sluice_bar *bar = context;
+	struct sluice_mem *mem = context;
 
-	if (READ_ONCE(bar->short_of_memory))
-		queue_delayed_work(bar->workqueue, &bar->balance, HZ);
+	if (READ_ONCE(mem->short_of_memory))
+		queue_delayed_work(mem->workqueue, &mem->balance, HZ);
 	else
-		mod_delayed_work(bar->workqueue, &bar->balance, 0);
+		mod_delayed_work(mem->workqueue, &mem->balance, 0);
 }
 
 /**
  * sluice_grow_by - add chunks now, for a caller that may sleep and has found no room
- * @bar: the pool
+ * @mem: the pool
  * @n:   how many, as far as pool_max allows
  * @gfp: GFP_KERNEL, GFP_NOFS or GFP_NOIO
  *
  * Return: how many were added.
  * Context: may sleep.
  */
-u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp)
+u32 sluice_grow_by(struct sluice_mem *mem, u32 n, gfp_t gfp)
 {
-	n = grow(bar, n, gfp);
+	n = grow(mem, n, gfp);
 	if (n)
-		queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
+		queue_delayed_work(mem->workqueue, &mem->balance, LOOK);
 	return n;
 }
 
 /**
  * sluice_grow_reserve - set a part of the pool aside for a device, on top of its size at the start
- * @bar:   the pool
+ * @mem:   the pool
  * @dma:   the device, which has none
  * @bytes: how much
  *
@@ -209,88 +256,89 @@ u32 sluice_grow_by(struct sluice_bar *bar, u32 n, gfp_t gfp)
  * Return: as sluice_dma_reserve().
  * Context: may sleep.
  */
-int sluice_grow_reserve(struct sluice_bar *bar, struct sluice_dma *dma, u64 bytes)
+int sluice_grow_reserve(struct sluice_mem *mem, struct sluice_dma *dma, u64 bytes)
 {
 	int err = sluice_dma_reserve(dma, bytes);
 	u32 floor;
 
-	if (err == -ENOSPC && sluice_grow_by(bar, 2, GFP_KERNEL))
+	if (err == -ENOSPC && sluice_grow_by(mem, 2, GFP_KERNEL))
 		err = sluice_dma_reserve(dma, bytes);
-	floor = sluice_grow_floor(bar);
-	if (!err && floor > READ_ONCE(bar->nr_present))
-		sluice_grow_by(bar, floor - READ_ONCE(bar->nr_present), GFP_KERNEL);
+	floor = sluice_grow_floor(mem);
+	if (!err && floor > READ_ONCE(mem->nr_present))
+		sluice_grow_by(mem, floor - READ_ONCE(mem->nr_present), GFP_KERNEL);
 	return err;
 }
 
 /**
  * sluice_grow_look - a reserve has been given back: the pool may be larger than it has to be
- * @bar: the pool
+ * @mem: the pool
  *
  * Context: any.
  */
-void sluice_grow_look(struct sluice_bar *bar)
+void sluice_grow_look(struct sluice_mem *mem)
 {
-	queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
+	queue_delayed_work(mem->workqueue, &mem->balance, LOOK);
 }
 
 /**
  * sluice_grow_prepare - before the pool is made: what it needs in order to ask for more
- * @bar:    zeroed but for what its pool will be made of
+ * @mem:    zeroed but for what its pool will be made of
  * @config: of the pool; its calls are filled in
  *
  * Return: 0 or -ENOMEM. sluice_grow_stop() undoes it.
  * Context: may sleep.
  */
-int sluice_grow_prepare(struct sluice_bar *bar, struct sluice_pool_config *config)
+int sluice_grow_prepare(struct sluice_mem *mem, struct sluice_pool_config *config)
 {
-	mutex_init(&bar->resize_lock);
-	INIT_DELAYED_WORK(&bar->balance, balance);
-	bar->trimmed = jiffies;
+	mutex_init(&mem->resize_lock);
+	INIT_DELAYED_WORK(&mem->balance, balance);
+	mem->trimmed = jiffies;
 	/* Of its own, as it may wait for memory. */
-	bar->workqueue = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND, 1);
-	if (!bar->workqueue)
+	mem->workqueue = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND, 1);
+	if (!mem->workqueue)
 		return -ENOMEM;
 	config->grow = asked;
-	config->context = bar;
+	config->context = mem;
 	return 0;
 }
 
 /**
  * sluice_grow_start - begin to look after the pool
- * @bar: its pool is there
+ * @mem: its pool is there
  *
  * The first look finds nothing in use, and from then on the core says when there is.
  *
  * Context: any.
  */
-void sluice_grow_start(struct sluice_bar *bar)
+void sluice_grow_start(struct sluice_mem *mem)
 {
-	queue_delayed_work(bar->workqueue, &bar->balance, LOOK);
+	queue_delayed_work(mem->workqueue, &mem->balance, LOOK);
 }
 
 /**
  * sluice_grow_lost - the BAR has gone: add no more of it
- * @bar: the pool
+ * @mem: the pool
  *
  * Context: may sleep. When this returns, nothing is adding a chunk.
  */
-void sluice_grow_lost(struct sluice_bar *bar)
+void sluice_grow_lost(struct sluice_mem *mem)
 {
-	mutex_lock(&bar->resize_lock);
-	WRITE_ONCE(bar->gone, true);
-	mutex_unlock(&bar->resize_lock);
+	mutex_lock(&mem->resize_lock);
+	WRITE_ONCE(mem->gone, true);
+	mutex_unlock(&mem->resize_lock);
 }
 
 /**
  * sluice_grow_stop - let the pool alone
- * @bar: nobody maps from it any more
+ * @mem: nobody maps from it any more
  *
  * Context: may sleep.
  */
-void sluice_grow_stop(struct sluice_bar *bar)
+void sluice_grow_stop(struct sluice_mem *mem)
 {
-	if (!bar->workqueue)
+	if (!mem->workqueue)
 		return;
-	cancel_delayed_work_sync(&bar->balance);
-	destroy_workqueue(bar->workqueue);
+	cancel_delayed_work_sync(&mem->balance);
+	destroy_workqueue(mem->workqueue);
+	mem->workqueue = NULL;
 }

@@ -10,9 +10,11 @@
  * the DMA API looks for such ops in every struct device.
  *
  *	insmod sluice.ko pool=bar:0000:00:04.0/2 devices=virtio
+ *	insmod sluice.ko pool=system policy=auto devices=virtio
  *	insmod sluice.ko mode=observe devices=all
  *
- * The second form confines nothing and only reports what is mapped.
+ * The second form has each device copy through memory of this machine's own, on top of its IOMMU, and
+ * map in place what is long. The third confines nothing and only reports what is mapped.
  *
  * A parameter that is wrong fails the load with one line that says what, why and what to do. The
  * pool comes first and goes last; devices are taken in between.
@@ -28,15 +30,18 @@
 
 static char *pool;
 module_param(pool, charp, 0444);
-MODULE_PARM_DESC(pool, "memory to bounce through: bar:DDDD:BB:DD.F/N, a BAR of a PCI device");
+MODULE_PARM_DESC(pool,
+		 "memory to bounce through: bar:DDDD:BB:DD.F/N, a BAR of a PCI device, or system, "
+		 "this machine's own, a pool for each device");
 
 static char *size;
 module_param(size, charp, 0444);
-MODULE_PARM_DESC(size, "how much of the BAR to start with (default: 16M, or all of a smaller BAR)");
+MODULE_PARM_DESC(size, "how large the pool is at first (default: 16M, or all of a smaller BAR)");
 
 static char *pool_max;
 module_param(pool_max, charp, 0444);
-MODULE_PARM_DESC(pool_max, "how far the pool may grow (default: all of the BAR)");
+MODULE_PARM_DESC(pool_max,
+		 "how far the pool may grow (default: all of the BAR; system: 64M, or size)");
 
 static unsigned int quiet = 5;
 module_param(quiet, uint, 0444);
@@ -54,6 +59,12 @@ module_param(mode, charp, 0444);
 MODULE_PARM_DESC(mode, "bounce: copy every transfer through the pool (default); "
 		       "observe: confine nothing, report what is mapped as tracepoints");
 
+static char *policy;
+module_param(policy, charp, 0444);
+MODULE_PARM_DESC(policy, "with pool=system: auto (default): copy or map in place, whichever is "
+			 "cheaper; bounce: always copy; share: map in place all that can be. Each "
+			 "device's own: /sys/bus/pci/devices/*/sluice/policy");
+
 static bool guard;
 module_param(guard, bool, 0444);
 MODULE_PARM_DESC(guard, "debug: report devices that write beside what was mapped for them");
@@ -62,9 +73,18 @@ MODULE_PARM_DESC(guard, "debug: report devices that write beside what was mapped
 #define VIRTIO_FIRST  0x1000
 #define VIRTIO_LAST   0x107f
 
-static struct sluice_bar the_bar;
+const char *const sluice_policy_names[SLUICE_POLICY_OFF + 1] = {
+	[SLUICE_POLICY_BOUNCE] = "bounce",
+	[SLUICE_POLICY_SHARE] = "share",
+	[SLUICE_POLICY_AUTO] = "auto",
+	[SLUICE_POLICY_OFF] = "off",
+};
+
+static struct sluice_mem the_mem; /* unless each device has its own */
+static struct sluice_limits the_limits;
 static struct sluice_selection the_selection;
 static bool observing;
+static bool own_pools;
 
 /**
  * sluice_bdf_parse - read "DDDD:BB:DD.F"
@@ -110,6 +130,39 @@ bool sluice_selected(const struct sluice_selection *sel, const struct pci_dev *p
 	return sel->all;
 }
 
+/**
+ * sluice_policy_possible - whether a device can have a policy, with the pools that there are
+ * @policy: an enum sluice_policy_kind, or SLUICE_POLICY_OFF
+ *
+ * A BAR's mechanism shares nothing in place.
+ *
+ * Context: any.
+ */
+bool sluice_policy_possible(u32 policy)
+{
+	return own_pools || policy == SLUICE_POLICY_BOUNCE || policy == SLUICE_POLICY_OFF;
+}
+
+static int parse_policy(struct sluice_selection *sel)
+{
+	int found = own_pools ? SLUICE_POLICY_AUTO : SLUICE_POLICY_BOUNCE;
+
+	if (policy)
+		found = match_string(sluice_policy_names, SLUICE_POLICY_OFF, policy);
+	if (found < 0) {
+		pr_err("policy=%s is unknown: use policy=auto, bounce or share\n", policy);
+		return -EINVAL;
+	}
+	if (!sluice_policy_possible(found)) {
+		pr_err("policy=%s: only pool=system can share in place: use that, or leave policy "
+		       "out\n",
+		       policy);
+		return -EINVAL;
+	}
+	sel->policy = found;
+	return 0;
+}
+
 static int parse_bytes(const char *name, const char *text, u64 *bytes)
 {
 	char *end;
@@ -122,7 +175,7 @@ static int parse_bytes(const char *name, const char *text, u64 *bytes)
 }
 
 /* The smallest quiet time is one second, the longest an hour: all fits into jiffies. */
-static int parse_limits(struct sluice_bar_limits *limits)
+static int parse_limits(struct sluice_limits *limits)
 {
 	int err = 0;
 
@@ -148,7 +201,7 @@ static int check_device(const struct sluice_bdf *bdf)
 		       devices, bdf->domain, bdf->bus, PCI_SLOT(bdf->devfn), PCI_FUNC(bdf->devfn));
 		return -ENODEV;
 	}
-	if (pdev == the_bar.pdev) {
+	if (pdev == the_mem.pdev) {
 		pr_err("devices=%s: %s is the pool's own device, which cannot be confined to "
 		       "itself: leave it out\n",
 		       devices, pci_name(pdev));
@@ -202,7 +255,7 @@ static int check_params(void)
 	observing = !strcmp(mode, "observe");
 	if (!pool && !observing) {
 		pr_err("pool= is missing: name the memory to bounce through, as in "
-		       "pool=bar:0000:00:04.0/2\n");
+		       "pool=bar:0000:00:04.0/2 or pool=system\n");
 		return -EINVAL;
 	}
 	if (pool && observing) {
@@ -214,10 +267,6 @@ static int check_params(void)
 	if (!devices) {
 		pr_err("devices= is missing: say devices=virtio, or list PCI addresses\n");
 		return -EINVAL;
-	}
-	if (!strcmp(mode, "auto")) {
-		pr_err("mode=auto is not there yet: use mode=bounce\n");
-		return -EOPNOTSUPP;
 	}
 	if (strcmp(mode, "bounce") && !observing) {
 		pr_err("mode=%s is unknown: use mode=bounce or mode=observe\n", mode);
@@ -242,9 +291,23 @@ static int __init observe(void)
 	return 0;
 }
 
+/* Make what outlives the devices. */
+static int __init open_pool(void)
+{
+	if (own_pools)
+		return sluice_system_check(&the_limits);
+	return sluice_bar_open(&the_mem, pool, &the_limits);
+}
+
+static void close_pool(void)
+{
+	if (!own_pools)
+		sluice_bar_close(&the_mem);
+}
+
 static int __init sluice_init(void)
 {
-	struct sluice_bar_limits limits = {};
+	struct sluice_mem *mem;
 	int err;
 
 	err = check_params();
@@ -252,21 +315,24 @@ static int __init sluice_init(void)
 		return err;
 	if (observing)
 		return observe();
-	err = parse_limits(&limits);
-	if (err)
-		return err;
-	err = sluice_bar_open(&the_bar, pool, &limits);
+	own_pools = !strcmp(pool, "system");
+	mem = own_pools ? NULL : &the_mem;
+	err = parse_policy(&the_selection) ?: parse_limits(&the_limits) ?: open_pool();
 	if (err)
 		return err;
 	err = parse_devices(&the_selection);
 	if (err)
 		goto close;
-	sluice_debugfs_start(&the_bar);
-	pr_info("pool %s: %llu KiB of %llu at %pa\n", the_bar.name,
-		(u64)the_bar.nr_start << (SLUICE_CHUNK_SHIFT - 10), the_bar.size >> 10,
-		&the_bar.phys);
+	sluice_debugfs_start(mem);
+	if (own_pools)
+		pr_info("pool system: %llu MiB for each device, up to %llu\n",
+			the_limits.size >> 20, the_limits.max >> 20);
+	else
+		pr_info("pool %s: %llu KiB of %llu at %pa\n", mem->name,
+			(u64)mem->nr_start << (SLUICE_CHUNK_SHIFT - 10), mem->size >> 10,
+			&mem->phys);
 	the_selection.guard = guard;
-	err = sluice_devices_start(&the_bar, &the_selection);
+	err = sluice_devices_start(mem, &the_limits, &the_selection);
 	if (err) {
 		pr_err("cannot watch for devices (%d)\n", err);
 		goto stop;
@@ -276,7 +342,7 @@ stop:
 	sluice_debugfs_stop();
 	kfree(the_selection.bdf);
 close:
-	sluice_bar_close(&the_bar);
+	close_pool();
 	return err;
 }
 
@@ -290,7 +356,7 @@ static void __exit sluice_exit(void)
 	sluice_devices_stop();
 	sluice_debugfs_stop();
 	kfree(the_selection.bdf);
-	sluice_bar_close(&the_bar);
+	close_pool();
 }
 
 module_init(sluice_init);

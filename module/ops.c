@@ -45,7 +45,7 @@ static DEFINE_RATELIMIT_STATE(misuse_limit, 5 * HZ, 10);
 
 static u64 pool_end(const struct sluice_device *sd)
 {
-	return sd->bar->region.dev + sd->bar->size - 1;
+	return sd->mem->last;
 }
 
 /* Whether a device that drives the address bits of mask reaches all of the pool. */
@@ -66,15 +66,15 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 		return;
 	switch (err) {
 	case -ENOSPC:
-		sluice_pool_get_stats(&sd->bar->pool, &stats);
-		if (stats.bytes < sd->bar->size) {
+		sluice_pool_get_stats(&sd->mem->pool, &stats);
+		if (stats.bytes < sd->mem->size) {
 			dev_warn(
 				dev,
 				"sluice: pool %s, %llu of %llu KiB so far, has no room yet for %zu "
 				"bytes: it grows; load the module with a larger size= if this "
 				"comes "
 				"often\n",
-				sd->bar->name, stats.bytes >> 10, sd->bar->size >> 10, size);
+				sd->mem->name, stats.bytes >> 10, sd->mem->size >> 10, size);
 			break;
 		}
 		dev_warn(dev,
@@ -82,24 +82,29 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 			 "longest free piece %llu KiB; give it a larger BAR (or pool_max=), or its "
 			 "devices fewer or shallower queues or shorter requests (max_sectors_kb of "
 			 "a disk)\n",
-			 sd->bar->name, size, stats.used >> 10, stats.bytes >> 10,
+			 sd->mem->name, size, stats.used >> 10, stats.bytes >> 10,
 			 stats.largest >> 10);
 		break;
 	case -E2BIG:
 		dev_warn(dev,
 			 "sluice: pool %s of %llu KiB can never hold %zu bytes in one piece: give "
 			 "it a larger BAR\n",
-			 sd->bar->name, sd->bar->size >> 10, size);
+			 sd->mem->name, sd->mem->size >> 10, size);
 		break;
 	case -ENODEV:
 		dev_warn(dev,
 			 "sluice: nothing is mapped any more: the pool or the module is going\n");
 		break;
+	case -EBUSY:
+		dev_warn(dev,
+			 "sluice: the device's end holds 0x%llx, which has not been given to it\n",
+			 phys);
+		break;
 	case -ERANGE:
 		dev_warn(dev,
 			 "sluice: pool %s ends at 0x%llx, beyond the device's DMA mask: let "
 			 "firmware place the BAR below 4 GiB\n",
-			 sd->bar->name, pool_end(sd));
+			 sd->mem->name, pool_end(sd));
 		break;
 	case -EREMOTEIO:
 		dev_warn(dev,
@@ -193,7 +198,7 @@ static u64 look_at_mapping(struct sluice_device *sd, dma_addr_t addr, size_t siz
 	struct sluice_slot slot;
 	u64 phys;
 
-	if (sluice_pool_find(&sd->bar->pool, addr, &slot) ||
+	if (sluice_pool_find(&sd->mem->pool, addr, &slot) ||
 	    sluice_load_u32(&slot.record->len) != size || addr - slot.dev + size > slot.size)
 		return 0;
 	phys = sluice_load_u64(&slot.record->orig);
@@ -216,7 +221,8 @@ static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
 	if (trace_unmap_enabled())
 		phys = look_at_mapping(sd, addr, size, dir, &changed, &extent);
 	ret = sluice_dma_unmap(&sd->dma, addr, size, (enum sluice_dir)dir, flags);
-	if (ret < 0) {
+	/* -EBUSY: it is unmapped, but its pages are kept (stack.c). */
+	if (ret < 0 && ret != -EBUSY) {
 		misused(dev, "unmap", addr, size, dir);
 		return;
 	}
@@ -255,14 +261,44 @@ static void sluice_unmap(struct device *dev, dma_addr_t addr, size_t size,
 	rcu_read_unlock();
 }
 
+/*
+ * End some mappings of a device with a place in one go: what is waited for below is waited for once.
+ * If one of them was none, how many were is not known; then all are counted on, so that the module stays.
+ */
+static void unmap_some(struct sluice_device *sd, const struct sluice_sg *sg, u32 n,
+		       enum dma_data_direction dir, unsigned long attrs)
+{
+	u32 flags = attrs & DMA_ATTR_SKIP_CPU_SYNC ? SLUICE_SKIP_SYNC : 0;
+	int ret = sluice_dma_unmap_sg(&sd->dma, sg, n, (enum sluice_dir)dir, flags);
+
+	if (ret < 0 && ret != -EBUSY) {
+		misused(&sd->pdev->dev, "unmap a list of", sg->dma, sg->len, dir);
+		return;
+	}
+	while (n--)
+		sluice_device_release(sd);
+}
+
 static void unmap_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
 		       enum dma_data_direction dir, unsigned long attrs)
 {
+	struct sluice_sg some[8];
 	struct scatterlist *sg;
+	u32 n = 0;
 	int i;
 
-	for_each_sg (sgl, sg, nents, i)
-		unmap_one(sd, sg_dma_address(sg), sg_dma_len(sg), dir, attrs);
+	for_each_sg (sgl, sg, nents, i) {
+		if (!sd->dma.place || trace_unmap_enabled()) {
+			unmap_one(sd, sg_dma_address(sg), sg_dma_len(sg), dir, attrs);
+			continue;
+		}
+		some[n].dma = sg_dma_address(sg);
+		some[n].len = sg_dma_len(sg);
+		if (++n == ARRAY_SIZE(some) || i == nents - 1) {
+			unmap_some(sd, some, n, dir, attrs);
+			n = 0;
+		}
+	}
 }
 
 /* What dma_map_sgtable() may return for a reason of map_one()'s. */
@@ -274,6 +310,7 @@ static int sg_error(int err)
 	case -EREMOTEIO:
 		return -EREMOTEIO;
 	case -ENODEV:
+	case -EBUSY:
 		return -EIO;
 	default:
 		return -EINVAL;
@@ -447,9 +484,9 @@ static void *sluice_alloc(struct device *dev, size_t size, dma_addr_t *addr, gfp
 		return NULL;
 	err = alloc_coherent(sd, size, addr, &cpu);
 	/* One more chunk, as what is free at present may not be beside the new ones. */
-	if ((err == -ENOSPC || err == -E2BIG) && size <= sd->bar->size &&
+	if ((err == -ENOSPC || err == -E2BIG) && size <= sd->mem->size &&
 	    gfpflags_allow_blocking(gfp) &&
-	    sluice_grow_by(sd->bar, DIV_ROUND_UP(size, SLUICE_CHUNK_BYTES) + 1, gfp & GFP_KERNEL))
+	    sluice_grow_by(sd->mem, DIV_ROUND_UP(size, SLUICE_CHUNK_BYTES) + 1, gfp & GFP_KERNEL))
 		err = alloc_coherent(sd, size, addr, &cpu);
 	if (!err)
 		return cpu;
@@ -511,11 +548,11 @@ static int mmap_coherent(struct sluice_device *sd, struct vm_area_struct *vma, v
 	if (vma->vm_pgoff >= pages || vma_pages(vma) > pages - vma->vm_pgoff)
 		return -ENXIO;
 	rcu_read_lock(); /* for an address that is no live slot's: grow.c */
-	err = sluice_pool_find(&sd->bar->pool, addr, &slot);
+	err = sluice_pool_find(&sd->mem->pool, addr, &slot);
 	rcu_read_unlock();
 	if (err || slot.cpu != cpu || slot.dev != addr || slot.size < (u64)pages << PAGE_SHIFT)
 		return -ENXIO;
-	phys = sd->bar->phys + (addr - sd->bar->region.dev);
+	phys = sd->mem->ops->phys(sd->mem, cpu);
 	return remap_pfn_range(vma, vma->vm_start, PHYS_PFN(phys) + vma->vm_pgoff,
 			       vma_pages(vma) << PAGE_SHIFT, vma->vm_page_prot);
 }

@@ -9,8 +9,8 @@
  * domain's table, marks entries as in use and maps the frames; nothing of that table is read here.
  *
  * Holding is a map of up to 64 consecutive references in one go, or, if one of them cannot be mapped,
- * of the first alone. Reading and writing copy through the hypervisor instead (GNTTABOP_copy): that
- * touches no mapping, and for a page or two it is cheaper than a map and an unmap. In neither way is
+ * of the first alone. Reading and writing copy through the hypervisor instead (GNTTABOP_copy), up to 64
+ * in one go: that touches no mapping, and is cheaper than a map and an unmap. In neither way is
  * a grant ever touched that is not held.
  */
 #ifndef SLUICE_GNTDEV_H

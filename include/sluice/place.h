@@ -63,12 +63,16 @@ struct sluice_place_stats {
 
 /* One CPU's. Private. */
 struct sluice_place_cpu {
-	uint32_t ticks;	  /* maps so far */
-	uint32_t burst;	  /* maps that are still to be sent the other way */
-	uint64_t credit;  /* time that may be spent on exploring */
-	uint64_t watched; /* what was last sent the other way: its unmap is timed */
-	uint32_t mask;	  /* how many maps there are between two that are timed, less one */
-	uint32_t padding[9];
+	uint32_t left;	 /* maps until one is timed; may fall below 0 */
+	uint32_t waited; /* maps that went by untimed before that one */
+	uint32_t period; /* mean number of maps between two that are timed */
+	uint32_t seed;	 /* so that this is no driver's own rhythm */
+	uint32_t burst;	 /* maps that are still to be sent the other way */
+	uint32_t padding0;
+	uint64_t credit; /* time that may be spent on exploring */
+	uint64_t
+		watched; /* whose unmap is to be timed: an address, 0 for none, UINT64_MAX for any */
+	uint32_t padding[6];
 };
 
 struct sluice_place_config {
@@ -80,6 +84,9 @@ struct sluice_place_config {
 	/* The time, in a unit of at most 10 ns; NULL if there is none: auto then goes by what is
 	 * set. */
 	uint64_t (*clock)(void *context);
+	/* NULL, or called when a mapping begins to linger, before ended() can be: the caller of unmap,
+	 * or of a map that says -EBUSY, has not been told yet. In their context. */
+	void (*lingers)(void *context, uint64_t orig, uint64_t len);
 	/* NULL, or called when a mapping that lingered has been taken back: its memory is free. In
 	 * the context of a map, or of sluice_place_retry(). */
 	void (*ended)(void *context, uint64_t orig, uint64_t len);

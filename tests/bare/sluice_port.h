@@ -3,8 +3,10 @@
  * sluice_port.h (bare) - the smallest port: one CPU, no threads, no interrupts, no libc
  *
  * Theory of operation: what a bare-metal or RTOS guest starts from. With one thread of control a
- * lock is nothing and every access is atomic; volatile keeps the compiler from repeating one. A
- * guest with interrupts that call into the core replaces the lock by masking them.
+ * lock is nothing, and volatile is enough to keep the compiler from repeating an access. What has an
+ * order, or is a compare-and-swap, may be in a table that a hypervisor changes at the same time, on
+ * another CPU: those are the real ones. A guest with interrupts that call into the core replaces the
+ * lock by masking them.
  */
 #ifndef SLUICE_PORT_H
 #define SLUICE_PORT_H
@@ -77,30 +79,28 @@ static inline void sluice_store_u64(uint64_t *p, uint64_t v)
 
 static inline uint32_t sluice_load_acquire_u32(const uint32_t *p)
 {
-	return sluice_load_u32(p);
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
 static inline void sluice_store_release_u32(uint32_t *p, uint32_t v)
 {
-	sluice_store_u32(p, v);
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
 }
 
 static inline void *sluice_load_acquire_ptr(void *const *p)
 {
-	return *(void *const volatile *)p;
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
 static inline void sluice_store_release_ptr(void **p, void *v)
 {
-	*(void *volatile *)p = v;
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
 }
 
 static inline bool sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
 {
-	if (sluice_load_u32(p) != old)
-		return false;
-	sluice_store_u32(p, new_value);
-	return true;
+	return __atomic_compare_exchange_n(p, &old, new_value, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_RELAXED);
 }
 
 static inline void sluice_count(uint64_t *p, uint64_t n)

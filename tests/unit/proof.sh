@@ -64,11 +64,14 @@ fi
 work=build/proof/work
 proved=build/proof/$({ cat "$model" tests/unit/proof.sh; spin -V; } | cksum | tr -d " ")
 status=0
+mkdir -p build/proof
+# Another flavour may be at it at this moment.
+exec 9>build/proof/lock
+flock 9
 if [ -f "$proved" ]; then
 	cat "$proved"
 	exit $drift
 fi
-mkdir -p build/proof
 rm -f "$work.tap"
 
 say() {

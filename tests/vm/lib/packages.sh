@@ -13,6 +13,10 @@ PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
 	xz-utils kmod"
 PKG_VM_TEST="strace"
+# Xen, its tools, and of the libraries those that have to be of the same build: see tests/xen/run.
+PKG_XEN_UNPACKED="xen-hypervisor-4.17-amd64 xen-utils-4.17 libxenmisc4.17 libxenstore4 libxencall1 libxenevtchn1
+	libxenforeignmemory1 libxengnttab1 libxentoolcore1 libxentoollog1 libxendevicemodel1
+	libxenhypfs1 libyajl2"
 PKG_SURVEY="mmdebstrap"
 PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0 dpkg xz-utils"
 PKG_BENCH_RELAY="curl linux-perf"

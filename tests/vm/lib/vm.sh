@@ -19,6 +19,7 @@
 
 # A test may change these before it boots.
 VM_MEMORY=512
+VM_MACHINE=pc # q35 for an IOMMU
 VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
 VM_QEMU=(qemu-system-x86_64)
@@ -42,7 +43,7 @@ vm_start() {
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
 		${MODULE:+"$MODULE" sluice.ko} ${VM_FILES:-}
 	# shellcheck disable=SC2046,SC2086 # lists of options
-	"${VM_QEMU[@]}" -M pc $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
+	"${VM_QEMU[@]}" -M "$VM_MACHINE" $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
 		-no-user-config -display none -no-reboot \
 		-chardev "file,id=console,path=$VM_CONSOLE" -serial chardev:console \
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \

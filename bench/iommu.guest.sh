@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
+# shellcheck shell=dash
+#
+# iommu.guest.sh - the benchmark's guest: one disk behind an IOMMU, protected in one way after the other
+#
+# Theory of operation: one boot for all, as everything can be changed while the disk's driver is not
+# bound: the type of its group's domain (Linux: none, strict, lazy) and its policy (Sluice, over a
+# strict domain; off where Linux is measured). So rounds are seconds apart, and whatever the machine
+# does meanwhile hits all alike. PART is what to do: time, or count what each way asks of the IOMMU.
+# shellcheck source=../tests/vm/guest/lib.sh
+. /test/lib.sh
+
+DISK=0000:00:05.0
+DEVICE=/sys/bus/pci/devices/$DISK
+modprobe -q virtio-iommu # if that is what there is
+load virtio_pci virtio_blk || host fail "no disk"
+wait_for 10 [ -b /dev/vda ] || host fail "no disk"
+sluice pool=system size=32M "devices=$DISK" || host fail "sluice.ko could not be loaded"
+
+# protect CANDIDATE: bind the disk's driver so.
+protect() {
+	local type policy=off
+	echo $DISK >$DEVICE/driver/unbind
+	case $1 in
+	unprotected) type=identity ;;
+	linux-strict) type=DMA ;;
+	linux-lazy) type=DMA-FQ ;;
+	sluice-*)
+		type=DMA
+		policy=${1#sluice-}
+		;;
+	esac
+	[ "$(cat $DEVICE/iommu_group/type)" = $type ] || echo $type >$DEVICE/iommu_group/type ||
+		host fail "$1: the kernel does not change the group to $type"
+	echo "$policy" >$DEVICE/sluice/policy
+	echo $DISK >/sys/bus/pci/drivers/virtio-pci/bind
+	wait_for 10 [ -b /dev/vda ] || host fail "$1: the disk does not come back"
+	if [ "$policy" != off ]; then
+		grep -q "^policy $policy\$" "$STATS/$DISK/stats" || host fail "$1: it is not confined"
+	fi
+}
+
+# fio_job OPTION...: its terse result.
+fio_job() {
+	fio --name=job --filename=/dev/vda --ioengine=libaio --direct=1 --thread --randrepeat=0 \
+		--output-format=terse "$@"
+}
+
+# time_job NAME UNIT OPTION...
+time_job() {
+	local name="$1" unit="$2"
+	shift 2
+	host sample "$CANDIDATE" "$name" "$(fio_job --time_based --ramp_time=200ms \
+		"--runtime=$SECONDS_A_JOB" "$@" | awk -F';' -v unit="$unit" '{
+			print unit == "IOPS" ? $8 + $49 : ($7 + $48) / 1024 }')" "$unit"
+}
+
+# count_job NAME UNIT OPTION...: how often the IOMMU is asked for 1000 requests.
+count_job() {
+	local name="$1"
+	shift 2
+	host mark
+	fio_job --number_ios=1000 --io_size=1g "$@" >/dev/null
+	host counted "$CANDIDATE" "$name"
+}
+
+jobs() {
+	local rw depth
+	for rw in randread randwrite; do
+		for depth in 1 16; do
+			"$1" "4k-$rw-qd$depth" IOPS --rw=$rw --bs=4k --iodepth=$depth
+		done
+	done
+	for rw in read write; do
+		"$1" "128k-$rw-qd4" MiB/s --rw=$rw --bs=128k --iodepth=4
+	done
+}
+
+host seconds
+# The pieces of the second are milliseconds to fio.
+SECONDS_A_JOB=$REPLY
+host next
+while [ "$REPLY" != end ]; do
+	CANDIDATE=$REPLY
+	protect "$CANDIDATE"
+	jobs "${PART}_job"
+	case $CANDIDATE in
+	sluice-*) echo "$CANDIDATE: $(grep -E '^(bounced|shared|split|break_even|invalidations) ' \
+		"$STATS/$DISK/stats" | tr '\n' ' ')" ;;
+	esac
+	host next
+done

@@ -1,0 +1,218 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
+#
+# bench/iommu.sh - a disk behind an IOMMU: unprotected, Linux strict and lazy, and Sluice side by side
+#
+# Theory of operation: one stock guest, one virtio-blk of QEMU's own, and the candidates one after the
+# other in the same boot (iommu.guest.sh), rounds times, in an order that changes. A second boot has QEMU
+# write down each request to the IOMMU (-trace), and counts those for 1000 requests to the disk of each
+# kind: that figure has no noise. For intel-iommu these are invalidations (a mapping is a write to
+# memory that QEMU does not see); for virtio-iommu MAP and UNMAP requests.
+#
+# usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MILLISECONDS_A_JOB] [-c]
+#	-c counts only
+set -u
+bench=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/vm/lib/all.sh
+. "$bench/../tests/vm/lib/all.sh"
+
+series=6.1
+iommu=intel
+rounds=5
+ms=700
+keep=
+timed=1
+while getopts dk:i:r:t:c o; do
+	case $o in
+	d) keep=1 ;;
+	k) series=$OPTARG ;;
+	i) iommu=$OPTARG ;;
+	r) rounds=$OPTARG ;;
+	t) ms=$OPTARG ;;
+	c) timed= ;;
+	*) die "usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MS] [-c]" ;;
+	esac
+done
+candidates=(unprotected linux-strict linux-lazy sluice-auto sluice-bounce sluice-share)
+
+# options: of the IOMMU, and what it writes down when it is counted.
+options() {
+	case $iommu in
+	intel)
+		echo "-device intel-iommu,intremap=off"
+		[ -z "$1" ] || echo "-trace vtd_inv_desc_iotlb_* -D $VM_DIR/trace"
+		;;
+	virtio)
+		echo "-device virtio-iommu-pci"
+		[ -z "$1" ] || echo "-trace virtio_iommu_map -trace virtio_iommu_unmap -D $VM_DIR/trace"
+		;;
+	*) die "there is no IOMMU '$iommu': intel, or virtio (6.12)" ;;
+	esac
+}
+
+# boot PART
+# shellcheck disable=SC2046,SC2140 # options
+boot() {
+	turn=0
+	set -f # the trace's pattern is QEMU's
+	vm_start -p "$1" -a "intel_iommu=on" $(options "${1#time}") \
+		-drive "if=none,id=disk,format=raw,file=$DISK" \
+		-device virtio-blk-pci,drive=disk,num-queues=1,addr=05.0,disable-legacy=on,iommu_platform=on
+	set +f
+	vm_serve >"$VM_DIR/tap" || die "$(grep -m 1 '^not ok' "$VM_DIR/tap")"
+}
+
+host_seconds() { echo "${ms}ms"; }
+# host_next: which candidate; each round begins at another one.
+host_next() {
+	local n=${#candidates[@]} most=$rounds
+	[ "$VM_PART" = time ] || most=1
+	if [ $((turn / n)) -ge "$most" ]; then
+		echo end
+	else
+		CANDIDATE=${candidates[$(((turn + 2 * (turn / n)) % n))]}
+		[ "$VM_PART" = count ] || [ $((turn % n)) != 0 ] || say "round $((turn / n + 1)) of $most" 2>&9
+		echo "$CANDIDATE"
+	fi
+	turn=$((turn + 1))
+}
+host_sample() { echo "$(((turn - 1) / ${#candidates[@]} + 1)),$1,$2,$3,$4" >>"$CSV"; }
+requests() { grep -c "vtd_inv_desc_iotlb\|virtio_iommu_map\|virtio_iommu_unmap" "$VM_DIR/trace"; }
+host_mark() { marked=$(requests); }
+host_counted() { echo "$1,$2,$(($(requests) - marked))" >>"$COUNTS"; }
+host_fail() {
+	exec 2>&9 # a request's output would go to the guest
+	die "$CANDIDATE: $*"
+}
+exec 9>&2
+
+cleanup() {
+	[ -z "$VM_PID" ] || { kill -9 "$VM_PID" && wait "$VM_PID"; } 2>/dev/null
+	rm -rf "$VM_DIR"
+}
+
+# table: medians with lowest and highest, as Markdown, and as a CSV of medians for the plot.
+table() {
+	awk -F, -v order="${candidates[*]}" -v out="$1" '
+		NR == 1 { next }
+		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
+		{ v[$2, $3, ++n[$2, $3]] = $4 }
+		function med(c, j,    m, a, b, t) {
+			m = n[c, j]
+			for (a = 1; a <= m; a++)
+				s[a] = v[c, j, a]
+			for (a = 2; a <= m; a++)
+				for (b = a; b > 1 && s[b] < s[b - 1]; b--) {
+					t = s[b]; s[b] = s[b - 1]; s[b - 1] = t
+				}
+			low = s[1]; high = s[m]
+			return m % 2 ? s[(m + 1) / 2] : (s[m / 2] + s[m / 2 + 1]) / 2
+		}
+		END {
+			nc = split(order, c, " ")
+			line = "| |"
+			rule = "|---|"
+			for (i = 1; i <= nc; i++) {
+				line = line " " c[i] " |"
+				rule = rule "---|"
+			}
+			print line " auto : strict | auto : better of both |"
+			print rule "---|---|"
+			for (j = 1; j <= nj; j++) {
+				line = "| " jobs[j] ", " unit[jobs[j]] " |"
+				row = jobs[j]
+				for (i = 1; i <= nc; i++) {
+					x[c[i]] = med(c[i], jobs[j])
+					line = line sprintf(" %.0f (%.0f..%.0f) |", x[c[i]], low, high)
+					row = row " " x[c[i]] / x["unprotected"]
+				}
+				best = x["sluice-bounce"] > x["sluice-share"] ? x["sluice-bounce"] : x["sluice-share"]
+				printf "%s %.2f | %.2f |\n", line, x["sluice-auto"] / x["linux-strict"],
+					x["sluice-auto"] / best
+				print row >out
+			}
+		}' "$CSV"
+}
+
+counts() {
+	awk -F, -v order="${candidates[*]}" '
+		NR == 1 { next }
+		!($2 in seen) { jobs[++nj] = $2; seen[$2] = 1 }
+		{ v[$1, $2] = $3 }
+		END {
+			nc = split(order, c, " ")
+			line = "| |"
+			rule = "|---|"
+			for (i = 1; i <= nc; i++) {
+				line = line " " c[i] " |"
+				rule = rule "---|"
+			}
+			print line; print rule
+			for (j = 1; j <= nj; j++) {
+				line = "| " jobs[j] " |"
+				for (i = 1; i <= nc; i++)
+					line = line " " v[c[i], jobs[j]] " |"
+				print line
+			}
+		}' "$COUNTS"
+}
+
+# plot DATA OUT: each candidate beside no protection.
+plot() {
+	local lines="" i
+	for i in "${!candidates[@]}"; do
+		lines+="\"$1\" using $((i + 2)):xtic(1) title \"${candidates[i]}\", "
+	done
+	gnuplot <<-END
+		set terminal svg size 860,420 font "sans,12" background "white"
+		set output "$2"
+		set title "a disk behind $iommu-iommu, Linux $series: throughput, no protection = 1"
+		set style data histograms
+		set style histogram clustered gap 1
+		set style fill solid 0.8 border -1
+		set yrange [0:*]
+		set grid y
+		set xtics rotate by -20
+		set key outside right
+		plot ${lines%, }
+	END
+}
+
+KERNEL=$(kernel_get "$series") && ACCEL=$(accel_options "$KERNEL") &&
+	MODULE=$(kernel_module "$KERNEL") || exit 1
+export KERNEL ACCEL MODULE
+export GUEST=$bench/iommu.guest.sh
+VM_MACHINE=q35
+VM_CPUS=1,maxcpus=2 # see bench/vm.sh
+VM_TIMEOUT=$((60 + rounds * (10 + ms * 60 / 1000)))
+[ "$iommu" != virtio ] || IMAGE_MODULES="$IMAGE_MODULES virtio-iommu"
+VM_DIR=$(mktemp -d /dev/shm/sluice-bench.XXXXXX) || exit 1
+VM_PID=
+trap cleanup EXIT
+DISK=$VM_DIR/disk
+mkdir -p "$ROOT/build/bench"
+CSV=$ROOT/build/bench/iommu-$iommu-$series.csv
+COUNTS=$ROOT/build/bench/iommu-$iommu-$series-counts.csv
+disk_create "$DISK" 64M
+
+echo "Debian $(kernel_version "$KERNEL"), $iommu-iommu, $(qemu-system-x86_64 --version | head -n 1)," \
+	"${ACCEL%% -cpu*}, $(nproc) CPUs"
+VM_PART="count"
+echo "candidate,job,requests" >"$COUNTS"
+boot count
+echo "Requests to the IOMMU for 1000 to the disk ($COUNTS):"
+counts
+[ -z "$timed" ] || {
+	VM_PART="time"
+	echo "round,candidate,job,value,unit" >"$CSV"
+	boot time
+	echo "$rounds rounds of $ms ms a job ($CSV): medians (lowest..highest)"
+	table "$VM_DIR/plot"
+}
+if [ -n "$keep" ]; then
+	cp "$COUNTS" "$ROOT/docs/bench-iommu-$iommu-counts.csv"
+	[ -z "$timed" ] || {
+		cp "$CSV" "$ROOT/docs/bench-iommu-$iommu.csv"
+		plot "$VM_DIR/plot" "$ROOT/docs/bench-iommu-$iommu.svg"
+	}
+fi
