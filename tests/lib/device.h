@@ -65,13 +65,14 @@ struct device_script {
 	enum sin sin;
 	enum slip slip;
 	uint32_t slip_request;
-	uint32_t times; /* how often it is still to sin or slip */
-	bool hold;	/* take chains but answer none */
-	bool reverse;	/* answer what waits in reverse order, once two are there */
-	bool batch;	/* answer all that waits by one used entry (IN_ORDER) */
-	uint32_t keep;	/* never answer so many of the oldest that wait */
-	uint32_t pause; /* microseconds after each used entry */
-	bool kicked;	/* look at a ring only when it is kicked; forget kicks of disabled ones */
+	uint32_t times;	 /* how often it is still to sin or slip */
+	bool hold;	 /* take chains but answer none */
+	bool hold_first; /* the same, on the first ring only */
+	bool reverse;	 /* answer what waits in reverse order, once two are there */
+	bool batch;	 /* answer all that waits by one used entry (IN_ORDER) */
+	uint32_t keep;	 /* never answer so many of the oldest that wait */
+	uint32_t pause;	 /* microseconds after each used entry */
+	bool kicked;	 /* look at a ring only when it is kicked; forget kicks of disabled ones */
 	uint32_t short_by; /* write and say so many bytes fewer than it could */
 	/* What it has seen. */
 	uint32_t connections;

@@ -380,7 +380,8 @@ static void answer_held(struct backend_state *s, struct backend_ring *r)
 	const struct held *held = r->held + keep;
 	const bool batch = s->script->batch && !s->script->sin; /* read once: the test may end it */
 
-	if (s->script->hold || (s->script->reverse && r->nheld < 2) || !n)
+	if (s->script->hold || (s->script->hold_first && r == s->rings) ||
+	    (s->script->reverse && r->nheld < 2) || !n)
 		return;
 	if (batch)
 		use_batch(s, r, held, n);

@@ -4,7 +4,8 @@
  *
  * Theory of operation: a relay in mode shadow with a good guest and a good device. Its statistics are
  * asked for as programs, curl, and somebody who means harm would; whatever they do, chains pass
- * meanwhile and the next reader is answered (G4, G6).
+ * meanwhile and the next reader is answered (G4, G6). And two promises about the pool that only its
+ * figures show: how little it holds beside what is in flight, and that no queue gets all of it (G5).
  */
 #include <poll.h>
 #include <stdio.h>
@@ -23,14 +24,20 @@
 static char socket_path[96];
 static char got[ROOM];
 
-static void up(struct pair *p)
+static void up_with(struct pair *p, const char *pool)
 {
 	snprintf(socket_path, sizeof(socket_path), "%s/stats", p->rig->dir);
 	device_start(&p->device);
-	peers_relay(p->rig, "--mode", "shadow", "--keep", "--stats", socket_path, NULL);
+	peers_relay(p->rig, "--mode", "shadow", "--keep", "--stats", socket_path, "--pool-size",
+		    pool, "--pool-max", pool, NULL);
 	peers_connect(p->rig);
 	vm_up(&p->vm);
 	pair_well(p);
+}
+
+static void up(struct pair *p)
+{
+	up_with(p, "64M");
 }
 
 static int reader(void)
@@ -264,6 +271,105 @@ static void g4_idle_clients_hold_up_nothing(void **state)
 	assert_true(begins(all_of(fds[0]), "# HELP"));
 }
 
+/* What is offered to be read is no canary. */
+static void no_canaries(struct vm *v)
+{
+	static const uint8_t plain[VM_BYTES - (VM_BUFFER - VM_GPA)];
+
+	vm_write(v, VM_BUFFER, plain, sizeof(plain));
+}
+
+/* Chains as a disk gets them: a header, data, a status; all of both rings at once. */
+static void offer_full(struct vm *v, uint32_t data, bool write_it)
+{
+	for (unsigned int i = 0; i < VM_RINGS * VM_NUM; i++) {
+		const uint64_t head = VM_BUFFER + 32 * i;
+		const struct piece pieces[] = {{head, 16, false},
+					       {VM_BUFFER + 0x1000 + i * data, data, !write_it},
+					       {head + 16, 1, true}};
+
+		vm_offer_indirect(v, i % VM_RINGS, pieces, 3, i);
+	}
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_kick(v, q);
+}
+
+static void all_back(struct vm *v, unsigned int q)
+{
+	uint32_t id, len;
+
+	for (unsigned int i = 0; i < VM_NUM; i++)
+		vm_wait(v, q, &id, &len);
+}
+
+/* At most 1.25 times what is in flight, and the rings. Of one size: what the pool's cache keeps of an earlier
+ * one comes on top, which is not bounded by this. */
+static void g5_the_pool_holds_little_more_than_is_in_flight(void **state)
+{
+	const uint32_t size = 3 * 4096;
+	struct pair *p = *state;
+	struct device_script *script = p->device.script;
+
+	/* The device looks through all of the pool with each chain. */
+	up_with(p, "4M");
+	no_canaries(&p->vm);
+	for (unsigned int i = 0; i < 2; i++) {
+		const double flight = VM_RINGS * VM_NUM * (size + 17.0);
+		const uint32_t chains = script->chains;
+		double most, rings;
+		const char *text;
+
+		script->hold = true;
+		offer_full(&p->vm, size, i % 2);
+		device_wait(&p->device, &script->chains, chains + VM_RINGS * VM_NUM);
+		text = all_of(reader());
+		most = value_of(text, "\nsluice_relay_pool_used_max_bytes ");
+		rings = value_of(text, "\nsluice_relay_ring_bytes ");
+		/* If it were less, it would be the figure that is wrong. */
+		assert_true(most >= VM_RINGS * VM_NUM * size + rings);
+		if (most > 1.25 * flight + rings)
+			fail_msg("%.0f bytes for %.0f in flight, and rings of %.0f", most, flight,
+				 rings);
+		script->hold = false;
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			all_back(&p->vm, q);
+	}
+	pair_well(p);
+}
+
+/* A device that answers nothing on one queue, as a network card's that waits for packets, where much more
+ * is offered than there is room for: the other queue works, with chains up to its share. */
+static void g5_no_queue_gets_all_of_the_pool(void **state)
+{
+	const struct piece large[] = {{VM_BUFFER + 0x2000, 256 << 10, false},
+				      {VM_BUFFER, 16, true}};
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+	const char *text;
+	uint32_t id, len;
+
+	up_with(p, "2M");
+	no_canaries(v);
+	p->device.script->hold_first = true;
+	for (unsigned int i = 0; i < VM_NUM; i++)
+		vm_offer_indirect(v, 0, large, 2, i);
+	vm_kick(v, 0);
+	for (unsigned int i = 0; i < 20; i++)
+		vm_echo(v, 1);
+	text = all_of(reader());
+	assert_true(value_of(text, "full_total{queue=\"0\"} ") > 0);
+	assert_true(value_of(text, "in_flight{queue=\"0\"} ") >= 2);
+	for (unsigned int i = 0; i < 3; i++) {
+		vm_offer_indirect(v, 1, large, 2, VM_NUM);
+		vm_kick(v, 1);
+		vm_wait(v, 1, &id, &len);
+		assert_int_equal(len, large[1].len);
+	}
+	p->device.script->hold_first = false;
+	all_back(v, 0);
+	pair_well(p);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -273,6 +379,10 @@ int main(int argc, char **argv)
 		PAIR_TEST(g6_curl_is_content, pair_split),
 		PAIR_TEST(g4_garbage_gets_an_error_and_harms_nobody, pair_split),
 		PAIR_TEST(g4_idle_clients_hold_up_nothing, pair_split),
+		PAIR_TEST(g5_the_pool_holds_little_more_than_is_in_flight, pair_split),
+		PAIR_TEST(g5_the_pool_holds_little_more_than_is_in_flight, pair_packed),
+		PAIR_TEST(g5_no_queue_gets_all_of_the_pool, pair_split),
+		PAIR_TEST(g5_no_queue_gets_all_of_the_pool, pair_packed),
 	};
 
 	/* A test, or several, by name: the first argument, with wildcards. */
