@@ -40,50 +40,60 @@ protect() {
 	fi
 }
 
-# fio_job OPTION...: its terse result.
-fio_job() {
-	fio --name=job --filename=/dev/vda --ioengine=libaio --direct=1 --thread --randrepeat=0 \
+run_fio() {
+	fio --name=global --filename=/dev/vda --ioengine=libaio --direct=1 --thread --randrepeat=0 \
 		--output-format=terse "$@"
 }
 
-# time_job NAME UNIT OPTION...
-time_job() {
-	local name="$1" unit="$2"
-	shift 2
-	host sample "$CANDIDATE" "$name" "$(fio_job --time_based --ramp_time=200ms \
-		"--runtime=$SECONDS_A_JOB" "$@" | awk -F';' -v unit="$unit" '{
-			print unit == "IOPS" ? $8 + $49 : ($7 + $48) / 1024 }')" "$unit"
-}
-
-# count_job NAME UNIT OPTION...: how often the IOMMU is asked for 1000 requests.
-count_job() {
-	local name="$1"
-	shift 2
-	host mark
-	fio_job --number_ios=1000 --io_size=1g "$@" >/dev/null
-	host counted "$CANDIDATE" "$name"
-}
-
+# jobs CMD: CMD NAME OPTION... for each job.
 jobs() {
 	local rw depth
 	for rw in randread randwrite; do
 		for depth in 1 16; do
-			"$1" "4k-$rw-qd$depth" IOPS --rw=$rw --bs=4k --iodepth=$depth
+			"$1" "4k-$rw-qd$depth" --rw=$rw --bs=4k --iodepth=$depth
 		done
 	done
 	for rw in read write; do
-		"$1" "128k-$rw-qd4" MiB/s --rw=$rw --bs=128k --iodepth=4
+		"$1" "128k-$rw-qd4" --rw=$rw --bs=128k --iodepth=4
 	done
 }
 
-host seconds
-# The pieces of the second are milliseconds to fio.
-SECONDS_A_JOB=$REPLY
+# options NAME OPTION...: for a job among others.
+options() {
+	echo "--name=$*"
+}
+
+# time_all: all jobs one after the other, in one fio: it takes its time to start.
+time_all() {
+	# shellcheck disable=SC2046 # options
+	run_fio --time_based --ramp_time=150ms "--runtime=$MS" --stonewall $(jobs options) >/tmp/times
+	awk -F';' '{
+		if ($3 ~ /^4k/)
+			print $3, $8 + $49, "IOPS"
+		else
+			print $3, ($7 + $48) / 1024, "MiB/s"
+	}' /tmp/times | while read -r name value unit; do
+		host sample "$CANDIDATE" "$name" "$value" "$unit"
+	done
+}
+
+# count NAME OPTION...: how often the IOMMU is asked for 1000 requests.
+count() {
+	local name="$1"
+	shift
+	host mark
+	run_fio --number_ios=1000 --io_size=1g "--name=$name" "$@" >/dev/null
+	host counted "$CANDIDATE" "$name"
+}
+count_all() { jobs count; }
+
+host milliseconds
+MS=$REPLY
 host next
 while [ "$REPLY" != end ]; do
 	CANDIDATE=$REPLY
 	protect "$CANDIDATE"
-	jobs "${PART}_job"
+	"${PART}_all"
 	case $CANDIDATE in
 	sluice-*) echo "$CANDIDATE: $(grep -E '^(bounced|shared|split|break_even|invalidations) ' \
 		"$STATS/$DISK/stats" | tr '\n' ' ')" ;;

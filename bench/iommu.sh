@@ -9,8 +9,10 @@
 # kind: that figure has no noise. For intel-iommu these are invalidations (a mapping is a write to
 # memory that QEMU does not see); for virtio-iommu MAP and UNMAP requests.
 #
-# usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MILLISECONDS_A_JOB] [-c]
+# usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MILLISECONDS_A_JOB] [-c | -a]
 #	-c counts only
+#	-a counts nothing, and adds rounds to those of the run before: for a machine that is free for
+#	   a few minutes at a time
 set -u
 bench=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/lib/all.sh
@@ -22,7 +24,8 @@ rounds=5
 ms=700
 keep=
 timed=1
-while getopts dk:i:r:t:c o; do
+added=
+while getopts dk:i:r:t:ca o; do
 	case $o in
 	d) keep=1 ;;
 	k) series=$OPTARG ;;
@@ -30,7 +33,8 @@ while getopts dk:i:r:t:c o; do
 	r) rounds=$OPTARG ;;
 	t) ms=$OPTARG ;;
 	c) timed= ;;
-	*) die "usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MS] [-c]" ;;
+	a) added=1 ;;
+	*) die "usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MS] [-c | -a]" ;;
 	esac
 done
 candidates=(unprotected linux-strict linux-lazy sluice-auto sluice-bounce sluice-share)
@@ -62,7 +66,7 @@ boot() {
 	vm_serve >"$VM_DIR/tap" || die "$(grep -m 1 '^not ok' "$VM_DIR/tap")"
 }
 
-host_seconds() { echo "${ms}ms"; }
+host_milliseconds() { echo "${ms}ms"; }
 # host_next: which candidate; each round begins at another one.
 host_next() {
 	local n=${#candidates[@]} most=$rounds
@@ -76,7 +80,7 @@ host_next() {
 	fi
 	turn=$((turn + 1))
 }
-host_sample() { echo "$(((turn - 1) / ${#candidates[@]} + 1)),$1,$2,$3,$4" >>"$CSV"; }
+host_sample() { echo "$(((turn - 1) / ${#candidates[@]} + first)),$1,$2,$3,$4" >>"$CSV"; }
 requests() { grep -c "vtd_inv_desc_iotlb\|virtio_iommu_map\|virtio_iommu_unmap" "$VM_DIR/trace"; }
 host_mark() { marked=$(requests); }
 host_counted() { echo "$1,$2,$(($(requests) - marked))" >>"$COUNTS"; }
@@ -91,16 +95,26 @@ cleanup() {
 	rm -rf "$VM_DIR"
 }
 
-# table: medians with lowest and highest, as Markdown, and as a CSV of medians for the plot.
+# table: medians with lowest and highest, as Markdown, and what the plot wants. Ratios are medians of each round's
+# own, as the machine's speed changes from one to the next.
 table() {
 	awk -F, -v order="${candidates[*]}" -v out="$1" '
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
-		{ v[$2, $3, ++n[$2, $3]] = $4 }
-		function med(c, j,    m, a, b, t) {
-			m = n[c, j]
-			for (a = 1; a <= m; a++)
-				s[a] = v[c, j, a]
+		{
+			v[$2, $3, $1] = $4
+			if ($1 > rounds)
+				rounds = $1
+		}
+		function med(c, j, over,    m, a, b, t, base) {
+			m = 0
+			for (a = 1; a <= rounds; a++) {
+				base = over == "" ? 1 : v[over, j, a]
+				if ((c, j, a) in v && base > 0)
+					s[++m] = v[c, j, a] / base
+			}
+			if (!m)
+				return 0
 			for (a = 2; a <= m; a++)
 				for (b = a; b > 1 && s[b] < s[b - 1]; b--) {
 					t = s[b]; s[b] = s[b - 1]; s[b - 1] = t
@@ -122,13 +136,15 @@ table() {
 				line = "| " jobs[j] ", " unit[jobs[j]] " |"
 				row = jobs[j]
 				for (i = 1; i <= nc; i++) {
-					x[c[i]] = med(c[i], jobs[j])
-					line = line sprintf(" %.0f (%.0f..%.0f) |", x[c[i]], low, high)
-					row = row " " x[c[i]] / x["unprotected"]
+					mid = med(c[i], jobs[j])
+					line = line sprintf(" %.0f (%.0f..%.0f) |", mid, low, high)
+					row = row " " med(c[i], jobs[j], "unprotected")
 				}
-				best = x["sluice-bounce"] > x["sluice-share"] ? x["sluice-bounce"] : x["sluice-share"]
-				printf "%s %.2f | %.2f |\n", line, x["sluice-auto"] / x["linux-strict"],
-					x["sluice-auto"] / best
+				mid = med("sluice-auto", jobs[j], "linux-strict")
+				line = line sprintf(" %.2f (%.2f..%.2f) |", mid, low, high)
+				a = med("sluice-auto", jobs[j], "sluice-bounce")
+				b = med("sluice-auto", jobs[j], "sluice-share")
+				printf "%s %.2f |\n", line, a < b ? a : b
 				print row >out
 			}
 		}' "$CSV"
@@ -197,22 +213,25 @@ disk_create "$DISK" 64M
 
 echo "Debian $(kernel_version "$KERNEL"), $iommu-iommu, $(qemu-system-x86_64 --version | head -n 1)," \
 	"${ACCEL%% -cpu*}, $(nproc) CPUs"
-VM_PART="count"
-echo "candidate,job,requests" >"$COUNTS"
-boot count
+[ -n "$added" ] || {
+	VM_PART="count"
+	echo "candidate,job,requests" >"$COUNTS"
+	boot count
+}
 echo "Requests to the IOMMU for 1000 to the disk ($COUNTS):"
 counts
 [ -z "$timed" ] || {
 	VM_PART="time"
-	echo "round,candidate,job,value,unit" >"$CSV"
+	[ -n "$added" ] && [ -e "$CSV" ] || echo "round,candidate,job,value,unit" >"$CSV"
+	first=$(($(tail -n 1 "$CSV" | cut -d, -f1 | sed s/round/0/) + 1))
 	boot time
-	echo "$rounds rounds of $ms ms a job ($CSV): medians (lowest..highest)"
+	echo "$((first + rounds - 1)) rounds of $ms ms a job ($CSV): medians (lowest..highest)"
 	table "$VM_DIR/plot"
 }
 if [ -n "$keep" ]; then
-	cp "$COUNTS" "$ROOT/docs/bench-iommu-$iommu-counts.csv"
+	cp "$COUNTS" "$ROOT/docs/bench-iommu-$iommu-$series-counts.csv"
 	[ -z "$timed" ] || {
-		cp "$CSV" "$ROOT/docs/bench-iommu-$iommu.csv"
-		plot "$VM_DIR/plot" "$ROOT/docs/bench-iommu-$iommu.svg"
+		cp "$CSV" "$ROOT/docs/bench-iommu-$iommu-$series.csv"
+		plot "$VM_DIR/plot" "$ROOT/docs/bench-iommu-$iommu-$series.svg"
 	}
 fi
