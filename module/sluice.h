@@ -9,7 +9,8 @@
  *	bar.c	   pool=bar: memory of a PCI BAR, one pool for all devices
  *	system.c   pool=system: memory of this machine, a pool for each device
  *	grow.c	   chunks come and go
- *	lower.h	   what a device's DMA goes through below us: lower_iommu.c, lower_direct.c
+ *	lower.h	   what a device's DMA goes through below us: lower_iommu.c, lower_grant.c,
+ *		   lower_direct.c
  *	stack.c	   a device's own pool and its policy, on top of a lower
  *	device.c   which devices are confined, from when to when
  *	sysfs.c	   which policy each is to have
@@ -198,6 +199,16 @@ void sluice_device_release(struct sluice_device *sd);
 
 /* ops.c */
 extern const struct dma_map_ops sluice_ops;
+
+/* lower_grant.c */
+#ifdef CONFIG_XEN
+int sluice_grants_to(int domid);
+#else
+static inline int sluice_grants_to(int domid)
+{
+	return domid < 0 ? 0 : -EINVAL;
+}
+#endif
 
 /* sysfs.c */
 void sluice_sysfs_add(struct sluice_device *sd);

@@ -51,6 +51,9 @@ struct sluice_stack {
 
 /* In the order in which they are asked. */
 static const struct sluice_lower_ops *const lowers[] = {
+#ifdef CONFIG_XEN
+	&sluice_lower_grant,
+#endif
 	&sluice_lower_iommu,
 	&sluice_lower_direct,
 };
@@ -224,10 +227,10 @@ void sluice_stack_close(struct sluice_device *sd, bool keep)
 	WRITE_ONCE(sd->mem, NULL);
 	sd->stack = NULL;
 	sluice_dma_close(&sd->dma);
+	if (!keep && sd->dma.place && sluice_place_retry(&sd->dma))
+		keep = true;
 	if (keep)
 		sluice_grow_stop(&stack->mem);
-	else if (sd->dma.place && sluice_place_retry(&sd->dma))
-		keep = true;
 	if (keep || sluice_mem_exit(&stack->mem)) {
 		pci_err(sd->pdev, "sluice: it has not let go of memory, or its driver has not: its "
 				  "pool is kept, "
