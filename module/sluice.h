@@ -48,7 +48,10 @@ struct sluice_stack;
 
 /* Where the memory of a pool comes from. All may sleep. */
 struct sluice_mem_ops {
-	/* NULL, or memory for one more chunk, which may have to be waited for; and its end. */
+	/*
+	 * NULL, or memory for one more chunk, which may have to be waited for, or ERR_PTR(-ENOMEM) or
+	 * ERR_PTR(-EIO): it could not be converted; and its end.
+	 */
 	void *(*get)(struct sluice_mem *mem, gfp_t gfp);
 	void (*put)(struct sluice_mem *mem, void *cpu);
 	/*
@@ -164,6 +167,7 @@ void sluice_bar_lost(struct sluice_mem *mem);
 void sluice_bar_close(struct sluice_mem *mem);
 
 /* system.c */
+bool sluice_memory_is_private(void);
 int sluice_system_check(struct sluice_limits *limits);
 int sluice_system_open(struct sluice_mem *mem, struct sluice_lower *lower,
 		       const struct sluice_limits *limits);
