@@ -6,19 +6,22 @@
  * -------------------
  * A cache is a stack of slots for each kind: the slab classes, and runs of each length up to 64
  * granules. What was freed last on this CPU is handed out first, because it is still warm; warm
- * bytes are worth more than any cleverness in choosing others. A miss takes one slot for the caller
- * and, of a slab class, a few more from the same slab; a stack that is full gives its older half
- * back. Freeing on another CPU than the one that allocated is nothing special: the slot goes to the
- * freeing CPU's stack, and from there back to the pool in batches.
+ * bytes are worth more than any cleverness in choosing others. A request for a run whose stack is
+ * empty takes one from the cache that is longer, by an eighth at most: there are 64 lengths, and a
+ * cache cannot hold one of each. A miss takes one slot for the caller and, of a slab class, a few
+ * more from the same slab; a stack that is full gives its older half back. Freeing on another CPU
+ * than the one that allocated is nothing special: the slot goes to the freeing CPU's stack, and from
+ * there back to the pool in batches.
  *
  * The lock of a cache belongs to its CPU in practice: another CPU takes it only to empty the cache
  * when the pool has run dry, or when a thread was moved between asking which CPU it runs on and
  * locking, and it never waits for it; if a cache is busy it goes to the next.
  *
- * Bounded holdings: a cache holds at most cache_limit units, 1/16 of the pool in all; when a slot
- * would exceed that, stacks are emptied in turn. While the pool runs low (an eighth free) nothing
- * is put in, each call gives back what its own stack of that kind holds, and a call that finds no
- * room empties caches, its own first, until there is.
+ * Bounded holdings: a cache holds at most cache_limit units, 1/8 of the pool in all; when a slot
+ * would exceed that, long runs are given back, one of each length in turn, and if that was not
+ * enough a stack, the next in turn. While the pool runs low (an eighth free) nothing is put in, each
+ * call gives back a stack of its own cache and one of another's, and a call that finds no room
+ * empties caches, its own first, until there is.
  *
  * A cached slot counts as taken for runs.c and slab.c; its record's tag is TAG_FREE, which is how a
  * second free of it, or an unmap, is told from the first.
@@ -27,9 +30,13 @@
  */
 #include "cache.h"
 
-#define BATCH	  8u	 /* slots moved at a time */
-#define STACK_MAX 65536u /* bytes in a stack of more than two slots */
-#define EMPTY_MAX 16u	 /* caches emptied by one call that finds no room */
+#define BATCH	  8u	  /* slots moved at a time */
+#define STACK_MAX 262144u /* bytes in a stack of more than two slots */
+#define EMPTY_MAX 16u	  /* caches emptied by one call that finds no room */
+
+/* Runs of more than 16 KiB: few mappings, and most of the bytes. */
+#define FIRST_LONG (SLUICE_POOL_CLASSES + 4u)
+#define LONG_KINDS (CACHE_KINDS - FIRST_LONG)
 
 size_t sluice_cache_size(void)
 {
@@ -124,6 +131,32 @@ static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
 {
 	give_back(pool, cache, cache->next, cache->height[cache->next]);
 	cache->next = cache->next + 1 < CACHE_KINDS ? cache->next + 1 : 0;
+}
+
+/*
+ * Give back long runs, of each length in turn the oldest, until no more than this many units are held:
+ * of what a cache can hold, they take the most room for the fewest hits. At most BATCH.
+ */
+static void give_back_long(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t units)
+{
+	unsigned long flags = sluice_lock(&pool->lock);
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < LONG_KINDS && n < BATCH && cache->held > units; i++) {
+		uint32_t kind = FIRST_LONG + cache->next_long, *stack = cache->stack[kind];
+
+		cache->next_long = cache->next_long + 1 < LONG_KINDS ? cache->next_long + 1 : 0;
+		if (!cache->height[kind])
+			continue;
+		to_pool(pool, stack[0], kind);
+		for (uint32_t k = 1; k < cache->height[kind]; k++)
+			stack[k - 1] = stack[k];
+		cache->height[kind]--;
+		sluice_store_u32(&cache->held, cache->held - sluice_kind_units[kind]);
+		n++;
+	}
+	sluice_pool_check_low(pool);
+	sluice_unlock(&pool->lock, flags);
 }
 
 /* Give back everything in a cache. At most CACHE_KINDS stacks. */
@@ -243,6 +276,18 @@ static bool from_pool_hard(struct sluice_pool *pool, struct sluice_cache *cache,
 	return more && from_pool(pool, cache, class, count, align, unit);
 }
 
+/* A run in the cache that is longer than one of this kind, by an eighth at most. Its kind, or NO_KIND. */
+static uint32_t longer(const struct sluice_cache *cache, uint32_t kind)
+{
+	uint32_t most = kind + (kind - SLUICE_POOL_CLASSES + 1) / 8;
+
+	while (++kind <= most && kind < CACHE_KINDS) {
+		if (cache->height[kind])
+			return kind;
+	}
+	return NO_KIND;
+}
+
 int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t size,
 			uint32_t align, uint32_t *kind, uint64_t *units, uint32_t *unit)
 {
@@ -254,6 +299,16 @@ int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, ui
 	} else {
 		if (size > (uint64_t)sluice_load_u32(&pool->span_max) << SLUICE_GRANULE_SHIFT)
 			return -E2BIG;
+		if (*kind < CACHE_KINDS && !sluice_load_u32(&pool->low)) {
+			uint32_t found = longer(cache, *kind);
+
+			if (found < CACHE_KINDS) {
+				*kind = found;
+				*units = sluice_kind_units[found];
+				*unit = cache_pop(cache, found);
+				return 0;
+			}
+		}
 		count = (uint32_t)((size + SLUICE_GRANULE_BYTES - 1) >> SLUICE_GRANULE_SHIFT);
 		align = align > SLUICE_GRANULE_BYTES ? align >> SLUICE_GRANULE_SHIFT : 1;
 		*units = granule_unit(count);
@@ -278,18 +333,23 @@ int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, ui
 void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
 			    uint32_t kind)
 {
-	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low)) {
+	uint32_t limit = sluice_load_u32(&pool->cache_limit);
+	bool low = sluice_load_u32(&pool->low) != 0;
+
+	if (kind < CACHE_KINDS && !low && sluice_kind_units[kind] <= limit) {
 		if (cache->height[kind] == cache->depth[kind])
 			give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);
-		if (cache->held + sluice_kind_units[kind] > sluice_load_u32(&pool->cache_limit))
+		if (cache->held + sluice_kind_units[kind] > limit)
+			give_back_long(pool, cache, limit - sluice_kind_units[kind]);
+		if (cache->held + sluice_kind_units[kind] > limit)
 			give_back_next(pool, cache);
-		if (cache->held + sluice_kind_units[kind] <= sluice_load_u32(&pool->cache_limit)) {
+		if (cache->held + sluice_kind_units[kind] <= limit) {
 			cache_push(cache, kind, unit);
 			return;
 		}
 	}
 	one_to_pool(pool, unit, kind);
-	if (cache->held)
+	if (low && cache->held)
 		give_back_some(pool, cache);
 }
 

@@ -14,8 +14,9 @@
 
 struct sluice_cache {
 	struct sluice_lock lock;
-	uint32_t held; /* units in all stacks */
-	uint32_t next; /* the stack that is emptied next */
+	uint32_t held;	    /* units in all stacks */
+	uint32_t next;	    /* the stack that is emptied next */
+	uint32_t next_long; /* and of the long ones, that which gives one slot next */
 	uint64_t allocs, misses;
 	uint64_t taken, given; /* units of slots, through this cache */
 	uint8_t height[CACHE_KINDS];
@@ -39,6 +40,12 @@ static inline void cache_push(struct sluice_cache *cache, uint32_t kind, uint32_
 {
 	cache->stack[kind][cache->height[kind]++] = unit;
 	sluice_store_u32(&cache->held, cache->held + sluice_kind_units[kind]);
+}
+
+static inline uint32_t cache_pop(struct sluice_cache *cache, uint32_t kind)
+{
+	sluice_store_u32(&cache->held, cache->held - sluice_kind_units[kind]);
+	return cache->stack[kind][--cache->height[kind]];
 }
 
 /* Lock this CPU's cache, or another one if it is busy; index is the number of the one that it is.
@@ -90,9 +97,8 @@ static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cach
 	uint64_t units;
 
 	if (kind < CACHE_KINDS && cache->height[kind]) {
-		unit = cache->stack[kind][--cache->height[kind]];
+		unit = cache_pop(cache, kind);
 		units = sluice_kind_units[kind];
-		sluice_store_u32(&cache->held, cache->held - (uint32_t)units);
 	} else {
 		int ret = sluice_cache_refill(pool, cache, size, align, &kind, &units, &unit);
 

@@ -32,7 +32,7 @@
 #define MAX_CHUNKS  2048u
 #define MAX_WINDOW  524288u /* chunks; its units have numbers of 32 bits */
 #define MAX_CACHES  4096u
-#define CACHE_SHARE 16u /* of the pool, that all caches together may hold */
+#define CACHE_SHARE 8u	/* of the pool, that all caches together may hold */
 #define TAG_FREE    4u	/* record of a slot that waits in a cache or is free in a slab */
 #define SLAB_SLOTS  16u /* the most that a slab is cut into */
 #define KIND_FREE   1u
@@ -63,23 +63,26 @@ struct sluice_granule {
 };
 
 struct sluice_chunk {
+	/* What each map and unmap reads; written while nobody else knows the chunk. */
 	uint8_t *cpu;
-	uint32_t granules;     /* 512, or fewer in a short chunk */
-	uint32_t joined;       /* 1 if joined to the chunk before */
-	uint32_t free;	       /* granules in free runs */
-	uint32_t reserved;     /* granules in reserves */
-	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
-	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
-	uint32_t rank;	       /* of those that are there; by it the zones are made */
-	uint64_t heads[GRANULES / 64];
-	struct sluice_granule granule[GRANULES];
-	struct sluice_record record[UNITS];
+	uint32_t granules; /* 512, or fewer in a short chunk */
+	uint32_t rank;	   /* of those that are there; by it the zones are made */
+	/* Four to a line, and none across two. */
+	struct sluice_record record[UNITS] __attribute__((aligned(64)));
 	/*
 	 * The kind of the slot that starts here, or did last. Written when it is taken from the pool, while
 	 * its tag says that it is free, and read by who has claimed it: so it never changes while it is
 	 * read. In a cache it stays what it is.
 	 */
 	uint8_t kind[UNITS];
+	/* Under the lock, and written by each trip to the pool: in lines of its own therefore. */
+	struct sluice_granule granule[GRANULES];
+	uint64_t heads[GRANULES / 64];
+	uint32_t joined;       /* 1 if joined to the chunk before */
+	uint32_t free;	       /* granules in free runs */
+	uint32_t reserved;     /* granules in reserves */
+	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
+	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
 };
 
 static inline uint32_t head_make(uint32_t kind, uint32_t class, uint32_t count)

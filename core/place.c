@@ -363,7 +363,7 @@ int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum s
 		return sluice_place_map_routed(dma, SLUICE_ROUTE_BOUNCE, orig, len, dir, mask,
 					       addr);
 	route = route_of(dma, orig, len, dir);
-	if (sluice_place_tick(dma, SLUICE_PHASE_MAP, 0))
+	if (sluice_place_tick_map(dma))
 		return sluice_place_map_sampled(dma, route, orig, len, dir, mask, addr);
 	return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 }
@@ -427,7 +427,7 @@ int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n
 		struct sluice_sg *next = &sg[*done];
 		uint32_t some = jointly ? joint(dma, next, n - *done, dir) : 0;
 
-		if (some > 1 && sluice_place_tick(dma, SLUICE_PHASE_MAP, 0)) {
+		if (some > 1 && sluice_place_tick_map(dma)) {
 			/* auto knows what one mapping costs, and wants to see one now and then. */
 			ret = sluice_place_map_sampled(
 				dma, route_of(dma, next->orig, next->len, dir), next->orig,
@@ -521,7 +521,7 @@ int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum
 {
 	bool split;
 
-	if (len > GRANULE_MASK && sluice_place_tick(dma, SLUICE_PHASE_UNMAP, addr))
+	if (len > GRANULE_MASK && sluice_place_tick_unmap(dma, addr))
 		return sluice_place_unmap_sampled(dma, addr, len, dir, flags);
 	return sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 }
@@ -604,7 +604,7 @@ int sluice_place_init(struct sluice_place *place, struct sluice_dma *dma,
 	sluice_lock_init(&place->lock);
 	sluice_zero(config->cpus, config->n_cpus * sizeof(*config->cpus));
 	for (uint32_t i = 0; i < config->n_cpus; i++)
-		config->cpus[i].mask = SLUICE_PLACE_PERIOD - 1;
+		config->cpus[i].period = SLUICE_PLACE_PERIOD;
 	for (uint32_t i = config->n_records; i-- > 0;) {
 		config->records[i].next = place->free;
 		place->free = &config->records[i];

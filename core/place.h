@@ -57,35 +57,41 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t len,
 			       enum sluice_dir dir, uint32_t flags);
 
-#define SLUICE_PLACE_PERIOD 256u  /* powers of two */
-#define SLUICE_PLACE_SELDOM 1024u /* of mappings that cost little more than the clock */
-#define SLUICE_PLACE_BURST  2u	  /* maps in a row that go the other way */
+#define SLUICE_PLACE_PERIOD 256u       /* powers of two */
+#define SLUICE_PLACE_SELDOM 1024u      /* of mappings that cost little more than the clock */
+#define SLUICE_PLACE_ANY    UINT64_MAX /* no mapping of a granule or more begins there */
 
-/* True once in a while: time this one. Never where there is no choice to make.
- * addr is an unmap's. */
-static inline bool sluice_place_tick(const struct sluice_dma *dma, enum sluice_phase phase,
-				     uint64_t addr)
+static inline struct sluice_place_cpu *sluice_place_cpu(const struct sluice_place *place)
 {
-	const struct sluice_place_config *config = &dma->place->config;
-	struct sluice_place_cpu *mine;
-	uint32_t cpu, n, mask;
+	uint32_t cpu = sluice_cpu(), n = place->config.n_cpus;
 
-	/* On every map and unmap that auto decides: as little as can be. */
+	return &place->config.cpus[cpu < n ? cpu : cpu % n];
+}
+
+/*
+ * Is this map, this unmap to be timed? On every one that auto decides: as little as can be. Never where
+ * there is no choice to make.
+ */
+static inline bool sluice_place_tick_map(const struct sluice_dma *dma)
+{
+	struct sluice_place_cpu *mine;
+	uint32_t left;
+
 	if (dma->policy.kind != SLUICE_POLICY_AUTO || !dma->place->follows)
 		return false;
-	cpu = sluice_cpu();
-	mine = &config->cpus[cpu < config->n_cpus ? cpu : cpu % config->n_cpus];
-	/* Whoever is moved to another CPU in between, or interrupted, loses a tick. */
-	n = sluice_load_u32(&mine->ticks);
-	mask = sluice_load_u32(&mine->mask);
-	/* An unmap goes by the count of maps: it only looks. And of what was sent the other way it
-	 * is to be known what unmapping costs, too. */
-	if (phase == SLUICE_PHASE_UNMAP)
-		return (n & mask) == SLUICE_PLACE_PERIOD / 2 ||
-		       sluice_load_u64(&mine->watched) == addr;
-	sluice_store_u32(&mine->ticks, n + 1);
-	n &= mask;
-	return n == 0 || (n < SLUICE_PLACE_BURST && sluice_load_u32(&mine->burst));
+	mine = sluice_place_cpu(dma->place);
+	/* Whoever is moved to another CPU in between, or interrupted, loses a tick, or takes one
+	 * away below 0: then the next is timed, too. */
+	left = sluice_load_u32(&mine->left);
+	sluice_store_u32(&mine->left, left - 1);
+	return (int32_t)left <= 0;
+}
+
+static inline bool sluice_place_tick_unmap(const struct sluice_dma *dma, uint64_t addr)
+{
+	uint64_t watched = sluice_load_u64(&sluice_place_cpu(dma->place)->watched);
+
+	return watched && (watched == addr || watched == SLUICE_PLACE_ANY);
 }
 
 #endif

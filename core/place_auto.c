@@ -2,18 +2,22 @@
 /*
  * place_auto.c - what bouncing and sharing cost, measured
  *
- * Theory of operation: see sluice/policy.h. Every 256th map and every 256th unmap of a CPU is timed,
- * if it is long enough for there to be a choice; every 1024th, where they take little more than looking
- * at the clock. Each such map also earns the CPU some credit, in time: 1/256 of what the maps since the
- * last one were worth. When there is enough for it, a few maps in a row are sent
- * the other way and the last of them is timed (the first finds everything cold, and would make what is
- * seldom done look dearer than it is). Looking costs 0.4 % at most, however bad the other way is.
+ * Theory of operation: see sluice/policy.h. Of every 256 maps of a CPU one is timed, and the next unmap
+ * there, if it is long enough for there to be a choice; of every 1024, where they take little more than
+ * looking at the clock. Which one is drawn: a fixed step could fall in with the driver's own rhythm, and
+ * see one kind of mapping only. Each such map also earns the CPU some credit, in time: 1/256 of what the
+ * maps since the last one were worth. When there is enough for it, a few maps in a row are sent the
+ * other way and the later half of them is timed: the first ones find everything cold, and would make
+ * what is seldom done look dearer than it is. The cheaper a mapping, the more of that shows, and the
+ * more there are in a row. Looking costs 0.4 % at most, however bad the other way is.
  */
 #include "place.h"
 
 #define CREDIT	   256u /* of the time, the part that exploring may take */
 #define CHEAP	   32u	/* times that the clock takes */
-#define OFTEN	   4u	/* times that an explored one counts */
+#define BURST	   2u	/* maps in a row that go the other way */
+#define BURST_MAX  8u	/* of cheap ones */
+#define OFTEN	   4u	/* times that what is timed of them counts, together */
 #define ROUNDS_MAX 15u
 
 static uint64_t now(const struct sluice_dma *dma)
@@ -36,9 +40,7 @@ static uint64_t elapsed(const struct sluice_dma *dma, uint64_t start)
 
 static struct sluice_place_cpu *this_cpu(const struct sluice_dma *dma)
 {
-	const struct sluice_place_config *config = &dma->place->config;
-
-	return &config->cpus[sluice_cpu() % config->n_cpus];
+	return sluice_place_cpu(dma->place);
 }
 
 /* The other way, if there is one. */
@@ -60,20 +62,46 @@ static enum sluice_route other(struct sluice_dma *dma, enum sluice_route route, 
  */
 static void pace(const struct sluice_dma *dma, uint64_t time)
 {
-	sluice_store_u32(&this_cpu(dma)->mask, time < CHEAP * dma->place->clock_cost
-						       ? SLUICE_PLACE_SELDOM - 1
-						       : SLUICE_PLACE_PERIOD - 1);
+	sluice_store_u32(&this_cpu(dma)->period, time < CHEAP * dma->place->clock_cost
+							 ? SLUICE_PLACE_SELDOM
+							 : SLUICE_PLACE_PERIOD);
+}
+
+static uint32_t burst_of(const struct sluice_place_cpu *cpu)
+{
+	return sluice_load_u32(&cpu->period) == SLUICE_PLACE_SELDOM ? BURST_MAX : BURST;
 }
 
 /* What is explored is seen seldom, and counts more: it is what tells that something has changed. */
-static void learn_from(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
-		       enum sluice_phase phase, uint64_t len, uint64_t time, bool explored)
+static uint32_t weight_of(const struct sluice_place_cpu *cpu)
 {
-	for (uint32_t i = explored ? OFTEN : 1; i > 0; i--)
+	return OFTEN / (burst_of(cpu) / 2);
+}
+
+/* Half a period to one and a half, evenly, till the next one is timed. */
+static void wait_for_next(struct sluice_place_cpu *cpu)
+{
+	uint32_t period = sluice_load_u32(&cpu->period);
+	uint32_t seed = sluice_load_u32(&cpu->seed) * 1664525u + 1013904223u;
+	uint32_t wait = period / 2 + ((seed >> 16) & (period - 1));
+
+	sluice_store_u32(&cpu->seed, seed);
+	sluice_store_u32(&cpu->waited, wait);
+	sluice_store_u32(&cpu->left, wait);
+}
+
+static void learn_from(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
+		       enum sluice_phase phase, uint64_t len, uint64_t time, uint32_t times)
+{
+	for (uint32_t i = times; i > 0; i--)
 		sluice_costs_learn(costs, table, phase, len, time);
 }
 
-/* Which way it goes this time, and whether that is to be learnt from. */
+/*
+ * Which way it goes this time, and whether that is to be learnt from. One that goes its usual way is
+ * always learnt from; if there is credit enough, a row of others begins with the next map. In a row each
+ * goes the way that is the other one for it.
+ */
 static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
 				uint64_t len, enum sluice_dir dir, bool *learn)
 {
@@ -82,29 +110,35 @@ static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route,
 	uint64_t bounce = sluice_costs_of(costs->bounce[dir], len);
 	uint64_t share = sluice_costs_of(costs->share[is_split(dma->place, orig, len)], len);
 	uint64_t worse = route == SLUICE_ROUTE_BOUNCE ? share : bounce;
-	uint64_t have = sluice_load_u64(&cpu->credit), most = SLUICE_PLACE_BURST * worse;
-	uint32_t burst = sluice_load_u32(&cpu->burst);
+	uint64_t have = sluice_load_u64(&cpu->credit), more;
+	uint32_t row = burst_of(cpu), burst = sluice_load_u32(&cpu->burst), next = 0;
+	bool explore = false;
 
-	*learn = true;
-	if (dma->policy.break_even || !bounce || !share)
-		return route;
-	if (!burst) {
-		have += (bounce + share - worse) * (sluice_load_u32(&cpu->mask) + 1) / CREDIT;
-		burst = have < most ? 0 : SLUICE_PLACE_BURST;
-	} else if (have < worse) {
-		burst = 0;
+	*learn = !burst;
+	if (dma->policy.break_even || !bounce || !share) {
+		/* Nothing to choose by. */
+	} else if (!burst) {
+		more = have + (bounce + share - worse) *
+				      ((uint64_t)sluice_load_u32(&cpu->waited) + 1) / CREDIT;
+		if (more >= row * worse)
+			next = row;
+		/* Enough for a row is enough, but what another kind of mapping saves for is let be. */
+		if (more > row * worse)
+			more = have > row * worse ? have : row * worse;
+		sluice_store_u64(&cpu->credit, more);
+	} else if (have >= worse) {
+		explore = true;
+		next = burst - 1;
+		*learn = burst <= row / 2;
+		sluice_store_u64(&cpu->credit, have - worse);
+		sluice_count(&dma->place->stats.explored, 1);
 	}
-	if (!burst) {
-		sluice_store_u64(&cpu->credit, have < most ? have : most);
-		sluice_store_u32(&cpu->burst, 0);
-		return route;
-	}
-	have -= worse;
-	sluice_store_u64(&cpu->credit, have < most ? have : most);
-	sluice_store_u32(&cpu->burst, burst - 1);
-	sluice_count(&dma->place->stats.explored, 1);
-	*learn = burst == 1;
-	return other(dma, route, orig, len, dir);
+	sluice_store_u32(&cpu->burst, next);
+	if (next)
+		sluice_store_u32(&cpu->left, 0);
+	else
+		wait_for_next(cpu);
+	return explore ? other(dma, route, orig, len, dir) : route;
 }
 
 int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
@@ -116,8 +150,10 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 	bool learn;
 	int ret;
 
-	if (!costs)
+	if (!costs) {
+		wait_for_next(this_cpu(dma));
 		return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
+	}
 	route = choose(dma, route, orig, len, dir, &learn);
 	start = now(dma);
 	ret = sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
@@ -125,15 +161,14 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 	/* Only what went the way that it was sent. */
 	if (ret || !learn || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
 		return ret;
-	if (route != usual)
-		sluice_store_u64(&this_cpu(dma)->watched, *addr);
+	sluice_store_u64(&this_cpu(dma)->watched, route == usual ? SLUICE_PLACE_ANY : *addr);
 	sluice_count(&dma->place->stats.sampled, 1);
 	if (route == usual)
 		pace(dma, time);
 	learn_from(costs,
 		   route == SLUICE_ROUTE_BOUNCE ? costs->bounce[dir]
 						: costs->share[route == SLUICE_ROUTE_SPLIT],
-		   SLUICE_PHASE_MAP, len, time, route != usual);
+		   SLUICE_PHASE_MAP, len, time, route == usual ? 1 : weight_of(this_cpu(dma)));
 	return 0;
 }
 
@@ -141,19 +176,19 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 			       enum sluice_dir dir, uint32_t flags)
 {
 	struct sluice_costs *costs = dma->policy.costs;
-	bool placed = sluice_place_owns(dma, addr), split = false, watched;
+	struct sluice_place_cpu *cpu = this_cpu(dma);
+	bool placed = sluice_place_owns(dma, addr), split = false;
+	bool explored = sluice_load_u64(&cpu->watched) == addr;
 	uint64_t start = now(dma), time;
 	int ret = sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 
 	time = elapsed(dma, start);
-	watched = sluice_load_u64(&this_cpu(dma)->watched) == addr;
-	if (watched)
-		sluice_store_u64(&this_cpu(dma)->watched, 0);
+	sluice_store_u64(&cpu->watched, 0);
 	if (ret || !costs || flags & SLUICE_SKIP_SYNC)
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);
 	learn_from(costs, placed ? costs->share[split] : costs->bounce[dir], SLUICE_PHASE_UNMAP,
-		   len, time, watched);
+		   len, time, explored ? weight_of(cpu) : 1);
 	return 0;
 }
 

@@ -100,8 +100,9 @@ static uint32_t cut_of(struct sluice_costs *costs, uint32_t split, uint32_t dir,
 		return UINT32_MAX;
 	if (share[0] <= bounce[0] && share[1] <= bounce[1])
 		return 0;
-	if (share[0] < bounce[0]) /* only shorter ones: by the middle */
-		return share[0] + share[1] < bounce[0] + bounce[1] ? 0 : UINT32_MAX;
+	/* Only shorter ones: by the shorter end, where most lengths are, and which is known better. */
+	if (share[0] < bounce[0])
+		return 0;
 	less = share[0] - bounce[0];
 	more = bounce[1] - share[1];
 	return (uint32_t)(length_of(i) + length_of(i) * less / (less + more));

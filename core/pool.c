@@ -231,10 +231,13 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
 
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
-	bool few = pool->free_granules < unreserved(pool) / (pool->low ? 4 : 8);
-
 	/* Twice the room to leave the state as to enter it, so that it does not flicker. */
-	sluice_store_u32(&pool->low, few || pool->turn_first);
+	bool few = pool->free_granules < unreserved(pool) / (pool->low ? 4 : 8);
+	uint32_t low = few || pool->turn_first;
+
+	/* Each map and unmap on any CPU reads this line: written only when there is something new. */
+	if (low != pool->low)
+		sluice_store_u32(&pool->low, low);
 }
 
 int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,

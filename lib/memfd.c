@@ -111,12 +111,13 @@ static int create(const struct sluice_memfd_config *want, struct sluice_memfd **
 		.max_chunks = (uint32_t)count,
 		.n_caches = want->n_caches ? want->n_caches : caches_for_all_cpus(),
 	};
-	struct sluice_memfd *memfd = calloc(1, sizeof(*memfd));
+	struct sluice_memfd *memfd = aligned_alloc(_Alignof(struct sluice_memfd), sizeof(*memfd));
 	void *cpu;
 	int ret;
 
 	if (!memfd)
 		return -ENOMEM;
+	memset(memfd, 0, sizeof(*memfd));
 	memfd->fd = memfd->wake_fd = memfd->stop_fd = -1;
 	memfd->size_min = size;
 	ret = alloc_private(memfd, count, config.n_caches);

@@ -21,6 +21,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "audit_proc.h"
@@ -88,48 +89,97 @@ static void scan(struct audit_scan *s, int fd, uint64_t from, uint64_t to)
 	}
 }
 
-/* The end of the run of pages from @at on that are alike: there, or not there. */
-static uint64_t run_of_pages(int pagemap, uint64_t at, uint64_t to, bool *there)
+/*
+ * The ioctl PAGEMAP_SCAN of Linux 6.7: it passes over what has no page tables at once. Debian 12's
+ * headers do not have it yet.
+ */
+struct page_region {
+	uint64_t start, end, categories;
+};
+
+struct pm_scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define SCAN		   _IOWR('f', 16, struct pm_scan_arg)
+#define PRESENT_OR_SWAPPED 0x18
+
+/* The first run of pages in [*from, to) that are there, by the ioctl: false if there is none. */
+static int scan_run(int pagemap, uint64_t *from, uint64_t to, uint64_t *end)
+{
+	struct page_region region = {0};
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = *from,
+		.end = to,
+		.vec = (uintptr_t)&region,
+		.vec_len = 1,
+		.category_anyof_mask = PRESENT_OR_SWAPPED,
+		.return_mask = PRESENT_OR_SWAPPED,
+	};
+	int regions = ioctl(pagemap, SCAN, &scan);
+
+	if (regions > 0) {
+		*from = region.start;
+		*end = region.end;
+	}
+	return regions;
+}
+
+/* The same by reading eight bytes a page. What cannot be read is taken to be there. */
+static bool read_run(int pagemap, uint64_t *from, uint64_t to, uint64_t *end)
 {
 	const uint64_t present_or_swapped = UINT64_C(3) << 62;
 	static uint64_t entry[4096];
-	bool first = true;
+	bool inside = false;
 
-	*there = true;
-	while (at < to) {
+	for (uint64_t at = *from; at < to;) {
 		size_t want = (to - at) / PAGE < 4096 ? (size_t)((to - at) / PAGE) : 4096;
 		ssize_t n = pread(pagemap, entry, want * 8, (off_t)(at / PAGE * 8));
 
-		if (n < 8)
-			return to; /* not known: read all of it */
+		if (n < 8) {
+			*from = inside ? *from : at;
+			inside = true;
+			break;
+		}
 		for (ssize_t i = 0; i < n / 8; i++, at += PAGE) {
-			bool this_one = entry[i] & present_or_swapped;
+			bool there = entry[i] & present_or_swapped;
 
-			if (!first && this_one != *there)
-				return at;
-			*there = this_one;
-			first = false;
+			if (there && !inside)
+				*from = at;
+			if (!there && inside) {
+				*end = at;
+				return true;
+			}
+			inside = there;
 		}
 	}
-	return to;
+	*end = to;
+	return inside;
 }
 
 static void scan_mapping(struct audit_scan *s, int mem, int pagemap, const struct audit_map *m)
 {
-	uint64_t at = m->start;
+	uint64_t at = m->start, end;
 
 	if (m->shared || m->ino || pagemap < 0) {
 		scan(s, mem, m->start, m->end);
 		return;
 	}
 	while (at < m->end) {
-		bool there;
-		uint64_t end = run_of_pages(pagemap, at, m->end, &there);
+		uint64_t from = at;
+		int some = scan_run(pagemap, &from, m->end, &end);
 
-		if (there)
-			scan(s, mem, at, end);
-		else
+		if (some < 0)
+			some = read_run(pagemap, &from, m->end, &end);
+		if (!some) {
 			s->ntail = 0;
+			break;
+		}
+		if (from != at)
+			s->ntail = 0;
+		scan(s, mem, from, end);
 		at = end;
 	}
 }

@@ -39,7 +39,7 @@ static const char style[] =
 	"th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);"
 	"white-space:nowrap}th{color:var(--dim);font-weight:600}"
 	"th:first-child,td:first-child{text-align:left}"
-	"@media(max-width:44rem){table{font-size:.78rem}th,td{padding:.25rem .35rem}"
+	"@media(max-width:44rem){table{font-size:.7rem}th,td{padding:.25rem .14rem}"
 	"th,td:first-child{white-space:normal}}"
 	".plots{display:grid;gap:.8rem;"
 	"grid-template-columns:repeat(auto-fit,minmax(min(100%,350px),1fr))}"
@@ -320,9 +320,9 @@ static void overview(FILE *f, const struct survey_stats *stats)
 	static const double seed[] = {3.5, 57.7, 91.3, 96.0, 100};
 	char a[16];
 
-	fputs("<div class=\"scroll\"><table><tr><th>device</th><th>mappings</th><th>bytes</th>"
-	      "<th>&le; 512 B</th><th>&le; 2 KiB</th><th>&le; 4 KiB</th><th>&le; 16 KiB</th>"
-	      "<th>&le; 512 KiB</th></tr>\n",
+	fputs("<div class=\"scroll\"><table><tr><th>device</th><th>maps</th><th>bytes</th>"
+	      "<th>% &le; 512 B</th><th>&le; 2 KiB</th><th>&le; 4 KiB</th>"
+	      "<th>&le; 16 KiB</th><th>&le; 512 KiB</th></tr>\n",
 	      f);
 	for (size_t i = 0; i < stats->n; i++) {
 		const struct survey_device *d = &stats->dev[i];
@@ -335,7 +335,7 @@ static void overview(FILE *f, const struct survey_stats *stats)
 		for (unsigned int k = 0; k < SURVEY_BUCKETS - 1; k++) {
 			sum += d->bucket[k];
 			if (d->maps)
-				fprintf(f, "<td>%.1f %%</td>", percent(sum, d->maps));
+				fprintf(f, "<td>%.1f</td>", percent(sum, d->maps));
 			else
 				fputs("<td>-</td>", f);
 		}
@@ -343,7 +343,7 @@ static void overview(FILE *f, const struct survey_stats *stats)
 	}
 	fputs("<tr><td class=\"dim\">cc-swiotlb's boot of 2023</td><td></td><td></td>", f);
 	for (size_t i = 0; i < sizeof(seed) / sizeof(*seed); i++)
-		fprintf(f, "<td class=\"dim\">%.1f %%</td>", seed[i]);
+		fprintf(f, "<td class=\"dim\">%.1f</td>", seed[i]);
 	fputs("</tr></table></div>\n", f);
 }
 
@@ -353,7 +353,8 @@ static void summary(FILE *f, const struct survey_stats *stats, const struct surv
 	uint64_t pool = 0;
 
 	fputs("<h2>What follows</h2>\n<div class=\"scroll\"><table><tr><th>device</th>"
-	      "<th>share in place from</th><th>bytes in such</th><th>kept pages would meet</th>"
+	      "<th>share in place from</th><th>bytes in such, %</th>"
+	      "<th>kept pages would meet, %</th>"
 	      "<th>pool</th><th>shown beside a mapping</th></tr>\n",
 	      f);
 	for (size_t i = 0; i < stats->n; i++) {
@@ -365,10 +366,9 @@ static void summary(FILE *f, const struct survey_stats *stats, const struct surv
 		fputs("<tr><td>", f);
 		device_name(f, d);
 		fprintf(f,
-			"</td><td>%s</td><td>%.0f %%</td><td>%.0f "
-			"%%</td><td>%s</td><td>%s</td></tr>\n",
-			v.above < 0.1 ? "never: bounce" : survey_size(v.even_from, a),
-			100 * v.above, 100 * v.kept, survey_size(v.pool, b),
+			"</td><td>%s</td><td>%.0f</td><td>%.0f</td><td>%s</td><td>%s</td></tr>\n",
+			v.above < 0.1 ? "never" : survey_size(v.even_from, a), 100 * v.above,
+			100 * v.kept, survey_size(v.pool, b),
 			survey_size(d->maps ? d->slack / d->maps : 0, c));
 	}
 	fprintf(f,

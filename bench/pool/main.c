@@ -9,7 +9,7 @@
  * map is an allocation with all that the DMA layer remembers, no bytes moved.
  *
  *   pairs	map and unmap at once, each size and the mixture; one thread, two, and two that free
- *		what the other mapped
+ *		what the other mapped; beside them the same loops with "nothing" mapped
  *   fill	latency of single maps while a share of the pool is in use, under random replacement
  *		(a map that fails is followed by another unmap and is not retried)
  *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
@@ -134,6 +134,36 @@ static void sluice_unmap(uint64_t addr, size_t len, unsigned int thread)
 const struct candidate cand_sluice = {"sluice",	    true,	sluice_open,
 				      sluice_close, sluice_map, sluice_unmap};
 
+/* No allocator at all: what the loops cost, and handing a word to another thread and back. */
+
+static bool nothing_open(size_t pool, unsigned int threads)
+{
+	(void)pool;
+	(void)threads;
+	return true;
+}
+
+static void nothing_close(void)
+{
+}
+
+static uint64_t nothing_map(size_t len, unsigned int thread, uint32_t *taken)
+{
+	(void)thread;
+	*taken = (uint32_t)len;
+	return len;
+}
+
+static void nothing_unmap(uint64_t addr, size_t len, unsigned int thread)
+{
+	(void)addr;
+	(void)len;
+	(void)thread;
+}
+
+static const struct candidate nothing = {"nothing",	false,	     nothing_open,
+					 nothing_close, nothing_map, nothing_unmap};
+
 #define CANDIDATES 5
 static const struct candidate *candidates[CANDIDATES];
 static size_t n_candidates;
@@ -246,7 +276,7 @@ static void pairs(void)
 		       "max)\n",
 		       ways[w].name);
 		for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-			static double values[CANDIDATES][ROUNDS];
+			static double values[CANDIDATES][ROUNDS], alone[ROUNDS];
 			uint64_t seed = 1;
 			char row[32];
 
@@ -258,10 +288,15 @@ static void pairs(void)
 				for (size_t c = 0; c < n_candidates; c++)
 					values[c][r] = pair_round(candidates[c], lengths,
 								  ways[w].threads, ways[w].crossed);
+				alone[r] = pair_round(&nothing, lengths, ways[w].threads,
+						      ways[w].crossed);
 			}
 			snprintf(row, sizeof(row), sizes[s] ? "%u B" : "mixture", sizes[s]);
 			for (size_t c = 0; c < n_candidates; c++)
 				report(ways[w].name, row, candidates[c]->name, values[c]);
+			if (!candidates[0]->bounded)
+				continue; /* only another malloc() */
+			report(ways[w].name, row, nothing.name, alone);
 		}
 	}
 	free(lengths);
@@ -502,7 +537,7 @@ static void streams(void)
 
 static void reserves(void)
 {
-	static const char *const names[] = {"none", "idle", "used, pool full"};
+	static const char *const names[] = {"none", "idle", "used when the rest is full"};
 	static double values[3][ROUNDS];
 
 	printf("\nmap+unmap with the copy, 1500 B, of a device with a reserve, ns\n");

@@ -63,12 +63,16 @@ struct sluice_place_stats {
 
 /* One CPU's. Private. */
 struct sluice_place_cpu {
-	uint32_t ticks;	  /* maps so far */
-	uint32_t burst;	  /* maps that are still to be sent the other way */
-	uint64_t credit;  /* time that may be spent on exploring */
-	uint64_t watched; /* what was last sent the other way: its unmap is timed */
-	uint32_t mask;	  /* how many maps there are between two that are timed, less one */
-	uint32_t padding[9];
+	uint32_t left;	 /* maps until one is timed; may fall below 0 */
+	uint32_t waited; /* maps that went by untimed before that one */
+	uint32_t period; /* mean number of maps between two that are timed */
+	uint32_t seed;	 /* so that this is no driver's own rhythm */
+	uint32_t burst;	 /* maps that are still to be sent the other way */
+	uint32_t padding0;
+	uint64_t credit; /* time that may be spent on exploring */
+	uint64_t
+		watched; /* whose unmap is to be timed: an address, 0 for none, UINT64_MAX for any */
+	uint32_t padding[6];
 };
 
 struct sluice_place_config {

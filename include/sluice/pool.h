@@ -23,7 +23,7 @@
  *
  * In front of both stands a small cache for each CPU, under a lock of its own that nobody else
  * normally touches: slots that were freed on this CPU, by size, last in first out, so that a slot
- * is handed out again while it is still warm. What the caches hold is bounded (1/16 of the pool in
+ * is handed out again while it is still warm. What the caches hold is bounded (1/8 of the pool in
  * all), and is given back when the pool runs low: below 1/8 free, nothing is put into a cache any
  * more, and every call empties a little of them.
  *
@@ -97,25 +97,29 @@ struct sluice_pool_stats {
 
 /* A pool. The caller owns the memory; the fields are private. */
 struct sluice_pool {
-	const char *name;
-	struct sluice_chunk **chunks;
+	/* One line, that every call reads and that is written seldom. */
+	struct sluice_chunk **chunks __attribute__((aligned(64)));
 	struct sluice_cache **caches;
 	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
-	uint32_t max_present; /* of them may be there at a time */
 	uint32_t n_caches;
-	uint32_t zone_shift;  /* granule number to zone */
-	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 	uint32_t cache_limit; /* units that one cache may hold */
 	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
 	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
+	uint32_t waiters;     /* who want to hear of space */
+	void (*space)(void *context);
+	void *context;
+
+	const char *name;
+	uint32_t max_present; /* chunks that may be there at a time */
+	uint32_t zone_shift;  /* granule number to zone */
+	uint32_t span_max;    /* granules of the longest stretch of joined chunks */
 
 	/* Without a lock. */
+	uint32_t swept; /* the cache that is emptied next when there is no room */
 	uint64_t refused;
 	uint64_t full;
 	uint64_t waited;
-	uint32_t waiters; /* who want to hear of space */
-	uint32_t swept;	  /* the cache that is emptied next when there is no room */
 
 	/* Under the lock. Links are a granule's number in the window plus one; 0 is none. */
 	struct sluice_lock lock __attribute__((aligned(64)));
@@ -143,8 +147,6 @@ struct sluice_pool {
 	struct sluice_dma *turn_first, *turn_last; /* who waits */
 	struct sluice_dma *turn_insists;	   /* the last of those that insist */
 	void (*grow)(void *context);
-	void (*space)(void *context);
-	void *context;
 	struct sluice_pool_stats stats;
 };
 
@@ -236,7 +238,7 @@ SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
  * sluice_pool_trim - give back some of what is kept without being in use
  * @pool: the pool
  *
- * Caches keep up to 1/16 of the pool warm, and each slab class one empty slab. This gives the slabs
+ * Caches keep up to 1/8 of the pool warm, and each slab class one empty slab. This gives the slabs
  * back, and of each stack in each cache the older half: after six calls without maps in between,
  * nothing is kept. What is in constant use comes back at once, at the price of a few trips to the pool.
  *

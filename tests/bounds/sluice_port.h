@@ -42,12 +42,14 @@ struct bounds {
 	uint64_t tries;	   /* of these and of those that were busy, by trylock */
 	uint64_t hold_max; /* blocks from taking the pool's lock to giving it back, the most */
 	uint64_t misuse;
+	uint64_t stores; /* to the lines below, that all CPUs read all the time */
 
 	/* What the test says. */
 	const struct sluice_lock *pool_lock;
 	uint32_t cpu;
 	uint64_t busy; /* a bit for each of 64 tries in turn: the lock is another CPU's */
 	uintptr_t shared, shared_end;
+	uintptr_t lines[2];	 /* the first bytes of lines; 0: none */
 	void (*elsewhere)(void); /* what another CPU does just before a cache is locked, or NULL */
 	void (*before_claim)(void); /* what it does just before a compare and swap, once; or NULL */
 
@@ -118,6 +120,13 @@ static inline uint32_t sluice_cpu(void)
 	return bounds.cpu;
 }
 
+static inline void bounds_store(const void *p)
+{
+	bounds.accesses++;
+	for (int i = 0; i < 2; i++)
+		bounds.stores += (uintptr_t)p - bounds.lines[i] < 64;
+}
+
 static inline uint32_t sluice_load_u32(const uint32_t *p)
 {
 	bounds.accesses++;
@@ -126,7 +135,7 @@ static inline uint32_t sluice_load_u32(const uint32_t *p)
 
 static inline void sluice_store_u32(uint32_t *p, uint32_t v)
 {
-	bounds.accesses++;
+	bounds_store(p);
 	*p = v;
 }
 
@@ -138,7 +147,7 @@ static inline uint64_t sluice_load_u64(const uint64_t *p)
 
 static inline void sluice_store_u64(uint64_t *p, uint64_t v)
 {
-	bounds.accesses++;
+	bounds_store(p);
 	*p = v;
 }
 
@@ -160,7 +169,7 @@ static inline void *sluice_load_acquire_ptr(void *const *p)
 
 static inline void sluice_store_release_ptr(void **p, void *v)
 {
-	bounds.accesses++;
+	bounds_store(p);
 	*p = v;
 }
 
@@ -171,7 +180,7 @@ static inline bool sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
 	bounds.before_claim = NULL;
 	if (other)
 		other();
-	bounds.accesses++;
+	bounds_store(p);
 	if (*p != old)
 		return false;
 	*p = new_value;
@@ -180,7 +189,7 @@ static inline bool sluice_cas_u32(uint32_t *p, uint32_t old, uint32_t new_value)
 
 static inline void sluice_count(uint64_t *p, uint64_t n)
 {
-	bounds.accesses++;
+	bounds_store(p);
 	*p += n;
 }
 

@@ -301,7 +301,7 @@ inline take(k)
 	s = 2;
 	enter_cache();
 	if
-	:: k == RUN && runs[cpu] -> runs[cpu] = false; s = 0
+	:: k == RUN && runs[cpu] -> runs[cpu] = false; s = 0 /* of this length or, by longer(), of another */
 	:: k == SLAB && slots[cpu] ->
 		s = (slots[cpu] & 1 -> 0 : 1);
 		slots[cpu] = slots[cpu] & ~bit_of(s)
@@ -349,9 +349,10 @@ inline give(k)
 		pool_leave();
 		give_back_next(cpu);
 		empty_others_some()
-	:: true -> /* into the stack, perhaps after some are given back */
+	:: true -> /* into the stack, perhaps after some are given back: half of it, long ones, the next */
 		if
 		:: true -> give_back(cpu, k)
+		:: true -> give_back(cpu, RUN) /* give_back_long() */
 		:: true -> give_back_next(cpu)
 		:: true
 		fi;

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * test_auto.c - auto follows what mappings cost, at a cost of its own that is bounded
+ *
+ * Theory of operation: a device with virtio-iommu and a clock of the test's. A map or an unmap that is
+ * bounced takes BOUNCE, one in place what the test says: so the price of both ways is known to the
+ * nanosecond, whatever the machine does, and what auto makes of it is a matter of arithmetic.
+ */
+#include "rig.h"
+#include "world.h"
+
+#define BOUNCE 1000u
+
+static struct world world;
+static uint64_t time_now;
+static bool asked;	    /* the mechanism, since the last look at the clock */
+static uint64_t price;	    /* of a request */
+static uint64_t price_cold; /* of one that does not follow another mapping in place, added */
+static uint32_t in_a_row;   /* mappings in place since the last that bounced */
+
+static uint64_t clock_look(void *context)
+{
+	(void)context;
+	time_now += asked ? 0 : BOUNCE;
+	asked = false;
+	return time_now;
+}
+
+static void request(struct world *w)
+{
+	(void)w;
+	asked = true;
+	time_now += price + (in_a_row < 3 ? price_cold : 0);
+}
+
+/* Both ways cost the same at all lengths. clock: what auto takes off as the clock's own. */
+static void open_world(uint64_t bounce, uint64_t share, uint64_t clock)
+{
+	assert_true(world_open(&world, WORLD_IOMMU));
+	time_now = 0;
+	in_a_row = 0;
+	price_cold = 0;
+	world.trip = request;
+	world.place.config.clock = clock_look;
+	world.place.clock_cost = clock;
+	world.dma.policy.kind = SLUICE_POLICY_AUTO;
+	for (uint32_t i = 0; i < SLUICE_COST_POINTS; i++) {
+		for (uint32_t phase = 0; phase < 2; phase++) {
+			sluice_costs_set(&world.costs, world.costs.bounce[SLUICE_TO_DEVICE],
+					 (enum sluice_phase)phase, i, bounce / 2);
+			sluice_costs_set(&world.costs, world.costs.share[0],
+					 (enum sluice_phase)phase, i, share / 2);
+		}
+	}
+}
+
+/* Map and unmap once: true if it was in place. */
+static bool transfer(uint64_t len)
+{
+	uint64_t addr;
+	bool placed;
+
+	assert_int_equal(
+		sluice_dma_map(&world.dma, (uintptr_t)world.buffers, len, SLUICE_TO_DEVICE, &addr),
+		0);
+	placed = addr - world.pool.dev >= 8u << 20;
+	assert_int_equal(sluice_dma_unmap(&world.dma, addr, len, SLUICE_TO_DEVICE, 0), 0);
+	in_a_row = placed ? in_a_row + 1 : 0;
+	return placed;
+}
+
+static uint32_t transfers(uint64_t len, uint32_t n)
+{
+	uint32_t placed = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		placed += transfer(len);
+	return placed;
+}
+
+/* A driver whose every 256th mapping is another kind: neither kind is lost sight of. */
+static void a_rhythm_hides_nothing(void **state)
+{
+	static const uint32_t rhythms[] = {2, 16, 256, 512};
+
+	(void)state;
+	for (uint32_t r = 0; r < sizeof(rhythms) / sizeof(*rhythms); r++) {
+		uint32_t placed = 0;
+
+		open_world(2 * BOUNCE, 200, 0);
+		price = 20 * BOUNCE;
+		for (uint32_t i = 0; i < 65536; i++)
+			(void)transfer(i % rhythms[r] ? 65536 : 4096);
+		for (uint32_t i = 0; i < 4096; i++)
+			placed += transfer(i % rhythms[r] ? 65536 : 4096);
+		print_message("# 1 of %u another kind: %u of 4096 in place\n", rhythms[r], placed);
+		assert_in_range(placed, 0, 4096 / 64);
+		world_close(&world);
+	}
+}
+
+/* What is seldom done finds everything cold, which is not what it would cost if it were the rule. */
+static void the_first_of_a_row_does_not_count(void **state)
+{
+	uint32_t placed;
+
+	(void)state;
+	/* The clock's own cost is such that all is cheap. In a row a share takes 600, alone 6600. */
+	open_world(2 * BOUNCE, 6600, 100);
+	price = 300;
+	price_cold = 3000;
+	(void)transfers(16384, 1u << 18);
+	placed = transfers(16384, 4096);
+	print_message("# %u of 4096 in place\n", placed);
+	assert_in_range(placed, 4096 - 64, 4096);
+	world_close(&world);
+}
+
+/* Either way may become the cheaper one, and is then taken. */
+static void changes_are_followed(void **state)
+{
+	(void)state;
+	open_world(2 * BOUNCE, 200 * BOUNCE, 0);
+	price = 100 * BOUNCE;
+	assert_in_range(transfers(16384, 20000), 0, 200);
+	price = BOUNCE / 4;
+	(void)transfers(16384, 1u << 18);
+	assert_in_range(transfers(16384, 4096), 4096 - 64, 4096);
+	price = 10 * BOUNCE;
+	(void)transfers(16384, 20000);
+	assert_in_range(transfers(16384, 4096), 0, 64);
+	world_close(&world);
+}
+
+/* However bad the other way is, trying it takes no more than 0.4 % of the time. */
+static void looking_is_bounded(void **state)
+{
+	static const uint64_t dear[] = {2, 10, 100, 1000};
+	struct sluice_place_stats stats;
+
+	(void)state;
+	for (uint32_t i = 0; i < 4; i++) {
+		uint64_t all = 0;
+
+		open_world(2 * BOUNCE, 2 * BOUNCE * dear[i], 0);
+		price = BOUNCE * dear[i];
+		for (uint32_t k = 0; k < 200000; k++)
+			all += transfer(16384) ? 0 : 2 * BOUNCE;
+		sluice_place_get_stats(&world.dma, &stats);
+		print_message("# %lu times as dear: tried %lu times\n", (unsigned long)dear[i],
+			      (unsigned long)stats.explored);
+		assert_int_equal(stats.explored > 0, dear[i] <= 100);
+		assert_true(stats.explored * 2 * BOUNCE * dear[i] <= all / 256);
+		world_close(&world);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_rhythm_hides_nothing),
+		cmocka_unit_test(the_first_of_a_row_does_not_count),
+		cmocka_unit_test(changes_are_followed),
+		cmocka_unit_test(looking_is_bounded),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
