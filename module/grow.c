@@ -36,6 +36,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/err.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/vmalloc.h>
@@ -74,21 +75,28 @@ static int add(struct sluice_mem *mem, struct sluice_chunk *meta, void **cpu)
  * @mem: its pool has been made
  * @gfp: GFP_KERNEL, GFP_NOFS or GFP_NOIO: what memory may wait for
  *
- * Return: 0; -ENOSPC if all are there; -ENODEV if the BAR has gone; -ENOMEM; what opening it said.
+ * Return: 0; -ENOSPC if all are there; -ENODEV if the BAR has gone; -ENOMEM; -EIO if the memory could not
+ * be converted; what opening it said.
  * Context: may sleep.
  */
 int sluice_grow_add(struct sluice_mem *mem, gfp_t gfp)
 {
 	struct sluice_chunk *meta;
 	void *cpu = NULL;
-	int err = -ENOMEM;
+	int err;
 
 	if (READ_ONCE(mem->nr_present) == mem->nr_chunks)
 		return -ENOSPC;
 	meta = __vmalloc(sluice_chunk_size(), gfp | __GFP_NOWARN);
-	if (meta && mem->ops->get)
+	err = meta ? 0 : -ENOMEM;
+	if (!err && mem->ops->get) {
 		cpu = mem->ops->get(mem, gfp);
-	if (meta && (cpu || !mem->ops->get)) {
+		if (IS_ERR(cpu)) {
+			err = PTR_ERR(cpu);
+			cpu = NULL;
+		}
+	}
+	if (!err) {
 		mutex_lock(&mem->resize_lock);
 		err = add(mem, meta, &cpu);
 		mutex_unlock(&mem->resize_lock);
@@ -121,6 +129,7 @@ u32 sluice_grow_floor(struct sluice_mem *mem)
 /* Add so many chunks; how many it were. */
 static u32 grow(struct sluice_mem *mem, u32 want, gfp_t gfp)
 {
+	bool failed;
 	u32 n = 0;
 	int err = 0;
 
@@ -129,12 +138,15 @@ static u32 grow(struct sluice_mem *mem, u32 want, gfp_t gfp)
 		n += !err;
 	}
 	WRITE_ONCE(mem->surplus_since, jiffies);
-	WRITE_ONCE(mem->short_of_memory, err == -ENOMEM);
-	if (err == -ENOMEM) {
+	failed = err == -ENOMEM || err == -EIO;
+	WRITE_ONCE(mem->short_of_memory, failed);
+	if (failed) {
 		WRITE_ONCE(mem->grow_failed, mem->grow_failed + 1);
-		pr_warn_ratelimited("pool %s cannot grow for want of memory: it stays at %u of "
-				    "%u MiB for now\n",
-				    mem->name, mem->nr_present * 2, mem->nr_chunks * 2);
+		pr_warn_ratelimited(
+			"pool %s cannot grow %s: it stays at %u of %u MiB for now\n", mem->name,
+			err == -ENOMEM ? "for want of memory"
+				       : "as memory could not be converted, or taken back",
+			mem->nr_present * 2, mem->nr_chunks * 2);
 	}
 	return n;
 }

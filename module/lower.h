@@ -6,7 +6,7 @@
  * -------------------
  * With pool=system the memory of the pool is the machine's own, and whether a device reaches that,
  * and nothing but that, is up to what the device had before: an IOMMU (lower_iommu.c), nothing
- * (lower_direct.c), the hypervisor's grants. Each such is a struct sluice_lower: something that one
+ * (lower_direct.c), Xen's grants (lower_grant.c). Each such is a struct sluice_lower: something that one
  * device gets when it becomes ours and loses when it is given back, with a share mechanism of the
  * core's (sluice/share.h) in it. Nobody above knows more of it than is declared here: stack.c puts
  * pool, place and policy on top of it, system.c has its pool's chunks opened through it.
@@ -75,6 +75,7 @@ struct sluice_lower {
 };
 
 extern const struct sluice_lower_ops sluice_lower_iommu;
+extern const struct sluice_lower_ops sluice_lower_grant;
 extern const struct sluice_lower_ops sluice_lower_direct;
 
 #endif

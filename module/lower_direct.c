@@ -12,11 +12,10 @@
  *
  * In a confidential guest it is the other way round: the device reaches nothing but what has been made
  * shared, which system.c does with the chunks of a pool before it opens them; a transfer's own pages
- * are private, so everything bounces. That is the mechanism region.
+ * are private, so everything bounces. That is the mechanism region, and it is called private.
  *
  * 32 bits, because it is not known yet what the device's driver will say of its addresses.
  */
-#include <linux/cc_platform.h>
 #include <linux/dma-direct.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -25,6 +24,7 @@
 
 #include "compat.h"
 #include "lower.h"
+#include "sluice.h"
 
 struct lower_direct {
 	struct sluice_lower lower;
@@ -39,6 +39,18 @@ static u64 name(const void *cpu)
 {
 	return virt_to_phys((void *)cpu);
 }
+
+static void give(struct sluice_lower *lower)
+{
+	kfree(container_of(lower, struct lower_direct, lower));
+}
+
+static const struct sluice_lower_ops private_ops = {
+	.name = "private",
+	.confines = true,
+	.zone = GFP_DMA32,
+	.give = give,
+};
 
 static struct sluice_lower *take(struct device *dev, u64 pool_bytes, const char **why)
 {
@@ -56,7 +68,8 @@ static struct sluice_lower *take(struct device *dev, u64 pool_bytes, const char 
 	ld->lower.dev = dev;
 	ld->lower.pool_window = SZ_4G;
 	ld->lower.last = SZ_4G - 1;
-	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT)) {
+	if (sluice_memory_is_private()) {
+		ld->lower.ops = &private_ops;
 		err = sluice_region_init(&ld->region, phys_to_virt(0),
 					 phys_to_dma_unencrypted(dev, 0), SZ_4G);
 		ld->lower.share = &ld->region.share;
@@ -71,11 +84,6 @@ static struct sluice_lower *take(struct device *dev, u64 pool_bytes, const char 
 	}
 	ld->lower.share->name = name;
 	return &ld->lower;
-}
-
-static void give(struct sluice_lower *lower)
-{
-	kfree(container_of(lower, struct lower_direct, lower));
 }
 
 const struct sluice_lower_ops sluice_lower_direct = {

@@ -65,6 +65,12 @@ MODULE_PARM_DESC(policy, "with pool=system: auto (default): copy or map in place
 			 "cheaper; bounce: always copy; share: map in place all that can be. Each "
 			 "device's own: /sys/bus/pci/devices/*/sluice/policy");
 
+static int grants = -1;
+module_param(grants, int, 0444);
+MODULE_PARM_DESC(grants,
+		 "with pool=system in a Xen guest: the domain that has the devices' backends; "
+		 "their memory is granted to it, and to nobody else");
+
 static bool guard;
 module_param(guard, bool, 0444);
 MODULE_PARM_DESC(guard, "debug: report devices that write beside what was mapped for them");
@@ -316,8 +322,14 @@ static int __init sluice_init(void)
 	if (observing)
 		return observe();
 	own_pools = !strcmp(pool, "system");
+	if (!own_pools && grants >= 0) {
+		pr_err("grants=%d: only the machine's own memory can be granted: use pool=system\n",
+		       grants);
+		return -EINVAL;
+	}
 	mem = own_pools ? NULL : &the_mem;
-	err = parse_policy(&the_selection) ?: parse_limits(&the_limits) ?: open_pool();
+	err = sluice_grants_to(grants) ?: parse_policy(&the_selection) ?:
+	      parse_limits(&the_limits) ?: open_pool();
 	if (err)
 		return err;
 	err = parse_devices(&the_selection);

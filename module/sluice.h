@@ -9,7 +9,8 @@
  *	bar.c	   pool=bar: memory of a PCI BAR, one pool for all devices
  *	system.c   pool=system: memory of this machine, a pool for each device
  *	grow.c	   chunks come and go
- *	lower.h	   what a device's DMA goes through below us: lower_iommu.c, lower_direct.c
+ *	lower.h	   what a device's DMA goes through below us: lower_iommu.c, lower_grant.c,
+ *		   lower_direct.c
  *	stack.c	   a device's own pool and its policy, on top of a lower
  *	device.c   which devices are confined, from when to when
  *	sysfs.c	   which policy each is to have
@@ -47,7 +48,10 @@ struct sluice_stack;
 
 /* Where the memory of a pool comes from. All may sleep. */
 struct sluice_mem_ops {
-	/* NULL, or memory for one more chunk, which may have to be waited for; and its end. */
+	/*
+	 * NULL, or memory for one more chunk, which may have to be waited for, or ERR_PTR(-ENOMEM) or
+	 * ERR_PTR(-EIO): it could not be converted; and its end.
+	 */
 	void *(*get)(struct sluice_mem *mem, gfp_t gfp);
 	void (*put)(struct sluice_mem *mem, void *cpu);
 	/*
@@ -163,6 +167,7 @@ void sluice_bar_lost(struct sluice_mem *mem);
 void sluice_bar_close(struct sluice_mem *mem);
 
 /* system.c */
+bool sluice_memory_is_private(void);
 int sluice_system_check(struct sluice_limits *limits);
 int sluice_system_open(struct sluice_mem *mem, struct sluice_lower *lower,
 		       const struct sluice_limits *limits);
@@ -198,6 +203,16 @@ void sluice_device_release(struct sluice_device *sd);
 
 /* ops.c */
 extern const struct dma_map_ops sluice_ops;
+
+/* lower_grant.c */
+#ifdef CONFIG_XEN
+int sluice_grants_to(int domid);
+#else
+static inline int sluice_grants_to(int domid)
+{
+	return domid < 0 ? 0 : -EINVAL;
+}
+#endif
 
 /* sysfs.c */
 void sluice_sysfs_add(struct sluice_device *sd);

@@ -22,7 +22,6 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/cc_platform.h>
 #include <linux/mm.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
@@ -51,6 +50,9 @@ struct sluice_stack {
 
 /* In the order in which they are asked. */
 static const struct sluice_lower_ops *const lowers[] = {
+#ifdef CONFIG_XEN
+	&sluice_lower_grant,
+#endif
 	&sluice_lower_iommu,
 	&sluice_lower_direct,
 };
@@ -183,12 +185,14 @@ int sluice_stack_open(struct sluice_device *sd, const struct sluice_limits *limi
 		goto free;
 	}
 	err = sluice_system_open(&stack->mem, stack->lower, limits);
+	if (err == -EIO)
+		*why = "memory for its pool cannot be shared with the host";
 	if (err)
 		goto give;
 	sd->stack = stack;
 	sluice_dma_init(&sd->dma, &stack->mem.pool, id, sd->stats);
 	/* The pages of a confidential guest are private: what is not converted reaches nobody. */
-	if (!stack->lower->share->ops->share || cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT))
+	if (!stack->lower->share->ops->share || sluice_memory_is_private())
 		stack->policy = SLUICE_POLICY_BOUNCE;
 	if (stack->policy != SLUICE_POLICY_BOUNCE) {
 		err = make_place(sd);
@@ -224,10 +228,10 @@ void sluice_stack_close(struct sluice_device *sd, bool keep)
 	WRITE_ONCE(sd->mem, NULL);
 	sd->stack = NULL;
 	sluice_dma_close(&sd->dma);
+	if (!keep && sd->dma.place && sluice_place_retry(&sd->dma))
+		keep = true;
 	if (keep)
 		sluice_grow_stop(&stack->mem);
-	else if (sd->dma.place && sluice_place_retry(&sd->dma))
-		keep = true;
 	if (keep || sluice_mem_exit(&stack->mem)) {
 		pci_err(sd->pdev, "sluice: it has not let go of memory, or its driver has not: its "
 				  "pool is kept, "

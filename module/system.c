@@ -12,13 +12,19 @@
  * In a confidential guest all memory is private until it is converted, which is slow, may sleep, and
  * loses the contents. So a chunk is converted by whoever adds it, which is the worker of grow.c, ahead
  * of need, and made private again before it is given back. If that fails, the chunk is shared for good:
- * it is left allocated, so that nobody puts a secret there, and counted as lost. Elsewhere the calls
- * that convert do nothing, and the path is the same.
+ * it is left allocated, so that nobody puts a secret there, and counted as lost. A host that does that
+ * over and over gets no more to do it with. Elsewhere the calls that convert do nothing, and the path is
+ * the same.
  *
- * Invariant: a chunk is given back to the machine only when the device cannot reach it, scrubbed.
+ * Memory comes with zeroes in it, before anybody else can look: not every way of sharing it loses what
+ * it held.
+ *
+ * Invariant: a chunk is given back to the machine only when the device cannot reach it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cc_platform.h>
+#include <linux/err.h>
 #include <linux/mm.h>
 #include <linux/set_memory.h>
 #include <linux/sizes.h>
@@ -30,6 +36,19 @@
 #define DEFAULT_SIZE SZ_16M
 #define DEFAULT_MAX  SZ_64M
 #define MOST	     ((u64)2048 << SLUICE_CHUNK_SHIFT) /* the core's limit */
+#define LOST_MOST    4				       /* chunks; then the pool stays as it is */
+
+/**
+ * sluice_memory_is_private - whether this is a confidential guest, whose memory no device reaches
+ *
+ * What is converted is reached all the same, by every device.
+ *
+ * Context: any.
+ */
+bool sluice_memory_is_private(void)
+{
+	return cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT);
+}
 
 static void lose(struct sluice_mem *mem, const char *what)
 {
@@ -51,21 +70,25 @@ static void put(struct sluice_mem *mem, void *cpu)
 
 /*
  * It is tried for, by moving other pages too, but nothing is killed for it: a pool that stays small
- * is no harm. The core scrubs it.
+ * is no harm. The core scrubs it again, as converting it leaves anything in it.
  */
 static void *get(struct sluice_mem *mem, gfp_t gfp)
 {
-	struct page *page = alloc_pages_node(
-		dev_to_node(mem->lower->dev),
-		gfp | mem->lower->ops->zone | __GFP_NOWARN | __GFP_RETRY_MAYFAIL, ORDER);
+	struct page *page;
 
+	if (READ_ONCE(mem->lost) >= LOST_MOST)
+		return ERR_PTR(-EIO);
+	page = alloc_pages_node(dev_to_node(mem->lower->dev),
+				gfp | mem->lower->ops->zone | __GFP_ZERO | __GFP_NOWARN |
+					__GFP_RETRY_MAYFAIL,
+				ORDER);
 	if (!page)
-		return NULL;
+		return ERR_PTR(-ENOMEM);
 	if (!set_memory_decrypted((unsigned long)page_address(page), 1 << ORDER))
 		return page_address(page);
 	/* Nobody can say how far it came. */
 	put(mem, page_address(page));
-	return NULL;
+	return ERR_PTR(-EIO);
 }
 
 static int open(struct sluice_mem *mem, void **cpu, u64 *dev, u32 *bytes)

@@ -4,8 +4,9 @@
  *
  * Theory of operation
  * -------------------
- * `dom0 DOMID` reaches what the guest of domu.c grants, through /dev/xen/gntdev, and has that guest map
- * and unmap (control.h). The table, its marks, mapping and copying are the hypervisor's. Prints TAP lines.
+ * `dom0 bare DOMID`, `dom0 linux DOMID REF` and `dom0 held DOMID REF` reach what the guest of domu.c, or of dev/dev.c, grants,
+ * through /dev/xen/gntdev, and have that guest map and unmap (control.h; REF: where the control page
+ * is). The table, its marks, mapping and copying are the hypervisor's. Prints TAP lines.
  *
  * The guest's area is filled with SECRET before each transfer, so whatever of it is seen beside a
  * transfer shows. Waiting for the guest is bounded.
@@ -142,6 +143,11 @@ static bool meet(uint32_t ref)
 	return control->ready == CONTROL_READY;
 }
 
+bool hidden(uint64_t dev)
+{
+	return gone(dev) || (!sluice_view_read(&xen.view, dev, buf, G) && !memchr(buf, SECRET, G));
+}
+
 bool only_zeroes_beside(uint64_t dev, uint64_t len)
 {
 	uint64_t first = dev & ~(uint64_t)(G - 1), end = (dev + len + G - 1) & ~(uint64_t)(G - 1);
@@ -152,13 +158,22 @@ bool only_zeroes_beside(uint64_t dev, uint64_t len)
 
 int main(int argc, char **argv)
 {
-	if (argc != 2) {
-		fprintf(stderr, "usage: dom0 DOMID\n");
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} tests[] = {{"bare", test_bare}, {"linux", test_linux}, {"held", test_held}};
+	uint32_t i = 0;
+
+	while (i < 3 && (argc < 3 || strcmp(argv[1], tests[i].name)))
+		i++;
+	if (i == 3 || argc > 4) {
+		fprintf(stderr, "usage: dom0 bare|linux|held DOMID [REF]\n");
 		return 2;
 	}
-	if (check(!sluice_gntdev_open(&xen, (uint16_t)atoi(argv[1])) && meet(CONTROL_REF),
+	if (check(!sluice_gntdev_open(&xen, (uint16_t)atoi(argv[2])) &&
+			  meet(argc == 4 ? (uint32_t)atoi(argv[3]) : CONTROL_REF),
 		  "the guest has started and granted its control page"))
-		test_bare();
-	printf("# %d failed\n", failed);
+		tests[i].run();
+	printf("# %s: %d failed\n", argv[1], failed);
 	return failed > 0;
 }

@@ -42,9 +42,14 @@ void drop(struct sluice_hold *one);
 /* Whether nothing of an address can be reached in any way. */
 bool gone(uint64_t dev);
 
+/* Whether a granule shows none of the area: it is not granted, or is something else's. */
+bool hidden(uint64_t dev);
+
 /* The rest of the granules that a transfer's first and last byte are in. */
 bool only_zeroes_beside(uint64_t dev, uint64_t len);
 
 void test_bare(void);
+void test_linux(void);
+void test_held(void);
 
 #endif
