@@ -162,7 +162,7 @@ $(FUZZ_CORE:%=$(FUZZ)/%): $(FUZZ)/%: $(FUZZ)/core/tests/fuzz/fuzz_%.o \
 
 # The core alone, freestanding: proves that it needs no libc and no other part of the project.
 bare: $(patsubst core/%.c,$(BUILD)/bare/%.o,$(CORE_SRC))
-$(BUILD)/bare/%.o: core/%.c
+$(BUILD)/bare/%.o: core/%.c $(wildcard core/*.h include/sluice/*.h tests/bare/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -ffreestanding -nostdinc -isystem $(shell $(CC) -print-file-name=include) \
 	      -O2 -Iinclude -Itests/bare -c -o $@ $<

@@ -57,7 +57,7 @@ int64_t ask(enum want want, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 	sluice_store_release_u32(&control->asked, number_of_it);
 	while (sluice_load_acquire_u32(&control->answered) != number_of_it) {
 		if (now_us() > end) {
-			printf("Bail out! the guest does not answer\n");
+			(void)check(false, "the guest answers");
 			exit(1);
 		}
 		usleep(50);
