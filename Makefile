@@ -81,10 +81,12 @@ $(BUILD)/static/sluice: $(call obj,tools/sluice.c) $(PROG_OBJ) $(BUILD)/libsluic
 	@mkdir -p $(@D)
 	$(CC) -static -Wl,--no-warnings -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS)
 
-# A test program may call into the library, the relay and the tools alike.
+# A test program may call into the library, the relay and the tools alike. Half a hundred times what is
+# optimized when it is linked would take longer than the tests: they get the ordinary code.
+TEST_LDFLAGS = $(ALL_LDFLAGS) $(if $(LTO),-fno-lto)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTLIB_SRC)) $(PROG_OBJ) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(PROG_LIBS) -lcmocka
+	$(CC) -o $@ $^ $(TEST_LDFLAGS) $(PROG_LIBS) -lcmocka
 
 # Count their steps: the core once more, with a port that counts and a call in every basic block, and
 # with little optimization, so that a loop stays a loop.
@@ -97,7 +99,7 @@ BOUNDS_BIN := $(filter $(BUILD)/tests/unit/test_bounds%,$(UNIT_BIN))
 $(BOUNDS_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,tests/lib/rig.c) \
 		$(patsubst %.c,$(BUILD)/obj/bounds/%.o,$(CORE_SRC)) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) -lcmocka
+	$(CC) -o $@ $^ $(TEST_LDFLAGS) -lcmocka
 
 # SWIOTLB=DIR, with kernel/dma/swiotlb.c and what it includes below it, adds Linux's own to the peers.
 BENCH_POOL_SRC := $(filter-out $(if $(SWIOTLB),,bench/pool/swiotlb.c),$(wildcard bench/pool/*.c))

@@ -47,7 +47,13 @@ vm_test() {
 	options+=(-chardev "socket,id=fs,path=$SOCKET"
 		-device "vhost-user-fs-pci,chardev=fs,tag=share,queue-size=256,addr=06.0$ring")
 
-	if [ "$MATRIX_QEMU" != system ]; then
+	NO_NET="" NAMESPACE=()
+	if [ "$MATRIX_QEMU" = system ]; then
+		NO_NET="QEMU 7.2 ends with a segmentation fault at passt, without a relay as well"
+	elif ! net_namespace; then
+		NO_NET="this user may not make a network of its own here (unshare -rn): root may"
+	fi
+	if [ -z "$NO_NET" ]; then
 		passt_start "$VM_DIR/passt"
 		relay_to net "$VM_DIR/passt"
 		options+=(-chardev "socket,id=net,path=$SOCKET" -netdev "vhost-user,id=net,chardev=net"
@@ -87,17 +93,24 @@ fs_start() {
 	esac
 }
 
+# net_namespace: set NAMESPACE to what a command is run by in a network, and processes, of its own; fails if
+# that cannot be.
+net_namespace() {
+	NAMESPACE=(unshare -n -p --fork --kill-child)
+	[ "$(id -u)" -eq 0 ] || NAMESPACE+=(--map-root-user)
+	"${NAMESPACE[@]}" true 2>/dev/null
+}
+
 # passt_start SOCKET: with a web server beside it that has /file. A process namespace, so that all of it
 # ends with the one that peers_stop kills.
 passt_start() {
-	local dir user=()
-	[ "$(id -u)" -eq 0 ] || user=(--map-root-user)
+	local dir
 	dir=$(suite_get trixie passt passt libc6) || exit 1
 	mkdir -p "$VM_DIR/www"
 	head -c 5000000 /dev/urandom >"$VM_DIR/www/file"
 	export -f suite_run
 	# shellcheck disable=SC2016 # for the inner shell
-	backend_start "$1" unshare "${user[@]}" -n -p --fork --kill-child -- bash -c 'ip link set lo up &&
+	backend_start "$1" "${NAMESPACE[@]}" bash -c 'ip link set lo up &&
 		{ busybox httpd -f -p 127.0.0.1:8080 -h "$3" & } &&
 		suite_run "$1" usr/bin/passt -f --vhost-user -s "$2" --runas 0' - "$dir" "$1" "$VM_DIR/www"
 }
@@ -118,4 +131,4 @@ host_clone_is_good() {
 		diff -r -x .git "$VM_DIR/fs/repository" "$VM_DIR/fs/clone" && echo good
 }
 host_file_sum() { md5sum <"$VM_DIR/$1" | cut -d' ' -f1; }
-host_parts() { echo "$MATRIX_QEMU $MATRIX_RELAY"; }
+host_no_net() { echo "${NO_NET:--}"; }

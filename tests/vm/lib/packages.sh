@@ -8,7 +8,7 @@
 # few milliseconds. Recommended packages are left out: they would triple the download.
 
 PKG_BUILD="gcc libc6-dev make git libseccomp-dev libcap-ng-dev libncurses-dev"
-PKG_CHECK="clang clang-format shellcheck libcmocka-dev spin scdoc curl"
+PKG_CHECK="clang libclang-rt-14-dev clang-format shellcheck libcmocka-dev spin scdoc curl"
 PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
 	xz-utils kmod"
