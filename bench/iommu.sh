@@ -91,13 +91,24 @@ host_fail() {
 exec 9>&2
 
 cleanup() {
-	[ -z "$VM_PID" ] || { kill -9 "$VM_PID" && wait "$VM_PID"; } 2>/dev/null
+	vm_kill
 	rm -rf "$VM_DIR"
+}
+
+# head_of_table COLUMN...: a column for each candidate, then these.
+head_of_table() {
+	local c line="| |" rule="|---|"
+	for c in "${candidates[@]}" "$@"; do
+		line+=" $c |"
+		rule+="---|"
+	done
+	printf '%s\n' "$line" "$rule"
 }
 
 # table: medians with lowest and highest, as Markdown, and what the plot wants. Ratios are medians of each round's
 # own, as the machine's speed changes from one to the next.
 table() {
+	head_of_table "auto : strict" "auto : better of both"
 	awk -F, -v order="${candidates[*]}" -v out="$1" '
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
@@ -124,14 +135,6 @@ table() {
 		}
 		END {
 			nc = split(order, c, " ")
-			line = "| |"
-			rule = "|---|"
-			for (i = 1; i <= nc; i++) {
-				line = line " " c[i] " |"
-				rule = rule "---|"
-			}
-			print line " auto : strict | auto : better of both |"
-			print rule "---|---|"
 			for (j = 1; j <= nj; j++) {
 				line = "| " jobs[j] ", " unit[jobs[j]] " |"
 				row = jobs[j]
@@ -151,19 +154,13 @@ table() {
 }
 
 counts() {
+	head_of_table
 	awk -F, -v order="${candidates[*]}" '
 		NR == 1 { next }
 		!($2 in seen) { jobs[++nj] = $2; seen[$2] = 1 }
 		{ v[$1, $2] = $3 }
 		END {
 			nc = split(order, c, " ")
-			line = "| |"
-			rule = "|---|"
-			for (i = 1; i <= nc; i++) {
-				line = line " " c[i] " |"
-				rule = rule "---|"
-			}
-			print line; print rule
 			for (j = 1; j <= nj; j++) {
 				line = "| " jobs[j] " |"
 				for (i = 1; i <= nc; i++)

@@ -10,6 +10,8 @@
 # usage: bench/share.sh [-d] [-q]
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=tests/vm/lib/common.sh
+. tests/vm/lib/common.sh
 csv=build/bench/share.csv
 keep=
 quick=()
@@ -127,17 +129,7 @@ tables() {
 	for t in costs even auto addresses; do
 		"table_$t" >"$work/$t"
 	done
-	awk -v work="$work" '
-		/^<!-- end -->/ { inside = 0 }
-		!inside { print }
-		/^<!-- [a-z]+ -->/ && !/end/ {
-			inside = 1
-			file = work "/" $2
-			while ((getline line <file) > 0)
-				print line
-			close(file)
-		}' docs/SHARE.md >"$work/new"
-	cp "$work/new" docs/SHARE.md
+	fill_marked docs/SHARE.md "$work"
 }
 if [ -n "$keep" ]; then
 	cp "$csv" docs/bench-share.csv

@@ -10,6 +10,8 @@
 # "observe", of EVENTS events (the first ones, of "start").
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=tests/vm/lib/common.sh
+. tests/vm/lib/common.sh
 IN=build/survey
 EVENTS=1800
 SERIES="6.1 6.12"
@@ -19,15 +21,24 @@ LOADS="blk-fio=10.0 blk-fs=05.0 blk-pkg=05.0 scsi-fio=07.0 nvme-fio=0e.0 net-rr=
 	9p=0b.0 rng=08.0 console=09.0 gpu=0c.0"
 sluice() { build/sluice survey "$@"; }
 
+# streams PART LOAD...: those that there are on all kernels, as "SERIES LOAD FILE DEVICE"
+streams() {
+	local part=$1 l s f
+	shift
+	for l; do
+		for s in $SERIES; do
+			f=$IN/$s-$part-${l%=*}.sv
+			[ ! -e "$f" ] || echo "$s ${l%=*} $f ${l#*=}"
+		done
+	done
+}
+
 # rows WHAT PART: of all loads on all kernels
 rows() {
-	local l s f
-	for l in $LOADS; do
-		for s in $SERIES; do
-			f=$IN/$s-$2-${l%=*}.sv
-			[ -e "$f" ] || continue
-			sluice report --rows "$1" --device "0000:00:${l#*=}" "$f" | sed "s/^|/| $s |/"
-		done
+	local s l f device
+	# shellcheck disable=SC2086 # a list
+	streams "$2" $LOADS | while read -r s l f device; do
+		sluice report --rows "$1" --device "0000:00:$device" "$f" | sed "s/^|/| $s |/"
 	done
 }
 
@@ -70,21 +81,18 @@ table_advice() {
 	rows advice observe
 }
 table_replay() {
-	local l s f
+	local s l f
 	echo "| kernel | stream | smallest pool | in use at most | with caches | copied | time of a map and its unmap |"
 	echo "|---|---|---|---|---|---|---|"
-	for l in start= $LOADS; do
-		for s in $SERIES; do
-			f=$IN/$s-observe-${l%=*}.sv
-			[ -e "$f" ] || continue
-			sluice replay "$f" | awk -v name="| $s | ${l%=*}" '
-				/^pool/ { sub(/^pool */, ""); sub(/,.*/, ""); pool = $0 }
-				/^in use  / { sub(/^in use */, ""); used = $0; sub(/ at most.*/, "", used)
-					sub(/.*at most, /, ""); sub(/ with.*/, ""); cached = $0 }
-				/^copied/ { sub(/^copied */, ""); sub(/,.*/, ""); copied = $0 }
-				/^time/ { sub(/.*, /, ""); sub(/ for.*/, ""); time = $0 }
-				END { print name, "|", pool, "|", used, "|", cached, "|", copied, "|", time, "|" }'
-		done
+	# shellcheck disable=SC2086 # a list
+	streams observe start= $LOADS | while read -r s l f _; do
+		sluice replay "$f" | awk -v name="| $s | $l" '
+			/^pool/ { sub(/^pool */, ""); sub(/,.*/, ""); pool = $0 }
+			/^in use  / { sub(/^in use */, ""); used = $0; sub(/ at most.*/, "", used)
+				sub(/.*at most, /, ""); sub(/ with.*/, ""); cached = $0 }
+			/^copied/ { sub(/^copied */, ""); sub(/,.*/, ""); copied = $0 }
+			/^time/ { sub(/.*, /, ""); sub(/ for.*/, ""); time = $0 }
+			END { print name, "|", pool, "|", used, "|", cached, "|", copied, "|", time, "|" }'
 	done
 }
 # shared POLICY FILE: mappings in place, bytes copied, reachable at once; and what by pages would show
@@ -98,15 +106,12 @@ shared() {
 		END { printf "%.0f | %s | %s | %s\n", maps ? 100 * shares / maps : 0, copied, exposed, beside }'
 }
 table_policies() {
-	local l s f
+	local s l f
 	echo "| kernel | stream | auto: in place % | copied | reachable | share: in place % | copied | reachable | by pages, beside |"
 	echo "|---|---|---|---|---|---|---|---|---|"
-	for l in start= $LOADS; do
-		for s in $SERIES; do
-			f=$IN/$s-observe-${l%=*}.sv
-			[ -e "$f" ] || continue
-			echo "| $s | ${l%=*} | $(shared auto "$f" | sed 's/ | [^|]*$//') | $(shared share "$f") |"
-		done
+	# shellcheck disable=SC2086 # a list
+	streams observe start= $LOADS | while read -r s l f _; do
+		echo "| $s | $l | $(shared auto "$f" | sed 's/ | [^|]*$//') | $(shared share "$f") |"
 	done
 }
 table_cost() {
@@ -143,18 +148,15 @@ table_cost() {
 }
 
 samples() {
-	local l s f n skip
+	local s l f n skip
 	mkdir -p docs/survey
 	rm -f docs/survey/*.sv
-	for l in start= $LOADS; do
-		for s in $SERIES; do
-			f=$IN/$s-observe-${l%=*}.sv
-			[ -e "$f" ] || continue
-			n=$(sluice report "$f" | sed -n 's/.* of \([0-9]*\) events lost.*/\1/p')
-			skip=$(((n - EVENTS) / 2))
-			[ "$l" != start= ] && [ $skip -gt 0 ] || skip=0
-			sluice cut --events $EVENTS --skip $skip "$f" "docs/survey/$s-observe-${l%=*}.sv"
-		done
+	# shellcheck disable=SC2086 # a list
+	streams observe start= $LOADS | while read -r s l f _; do
+		n=$(sluice report "$f" | sed -n 's/.* of \([0-9]*\) events lost.*/\1/p')
+		skip=$(((n - EVENTS) / 2))
+		[ "$l" != start ] && [ $skip -gt 0 ] || skip=0
+		sluice cut --events $EVENTS --skip $skip "$f" "docs/survey/$s-observe-$l.sv"
 	done
 }
 
@@ -163,15 +165,5 @@ trap 'rm -rf "$work"' EXIT
 for t in sizes figures start exposure written advice replay policies cost; do
 	"table_$t" >"$work/$t"
 done
-awk -v work="$work" '
-	/^<!-- end -->/ { inside = 0 }
-	!inside { print }
-	/^<!-- [a-z]+ -->/ && !/end/ {
-		inside = 1
-		file = work "/" $2
-		while ((getline line <file) > 0)
-			print line
-		close(file)
-	}' docs/SURVEY.md >"$work/new"
-cp "$work/new" docs/SURVEY.md
+fill_marked docs/SURVEY.md "$work"
 samples

@@ -137,7 +137,7 @@ one() {
 	GUEST=$bench/survey.guest.sh
 	VM_DIR=$(mktemp -d "${TMPDIR:-/tmp}/sluice-survey.XXXXXX") || exit 1
 	VM_PID=
-	trap '[ -z "$VM_PID" ] || { kill -9 "$VM_PID" && wait "$VM_PID"; } 2>/dev/null; peers_stop
+	trap 'vm_kill; peers_stop
 		rm -rf "$VM_DIR"' EXIT
 	boot "$2"
 }

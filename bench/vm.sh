@@ -115,7 +115,7 @@ host_fail() {
 exec 9>&2
 
 cleanup() {
-	[ -z "$VM_PID" ] || { kill -9 "$VM_PID" && wait "$VM_PID"; } 2>/dev/null
+	vm_kill
 	peers_stop
 	rm -rf "$VM_DIR"
 }

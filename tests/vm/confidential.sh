@@ -7,24 +7,10 @@
 # disk's backend does reach all of the guest's memory. The kernel is told not to clear what it allocates,
 # for that would hide what sluice.ko does not clear.
 
-# confidential_module: build it for this kernel; print where it is.
-confidential_module() {
-	local dir
-	dir=$ROOT/build/confidential/$(kernel_version "$KERNEL")
-	mkdir -p "$dir"
-	cp -u "$ROOT"/tests/vm/confidential/* "$dir/"
-	make -C "$(kernel_headers "$KERNEL")" "M=$dir" CONFIG_DEBUG_INFO_BTF_MODULES= modules \
-		>"$dir/log" 2>&1 || {
-		tail -n 20 "$dir/log" >&2
-		return 1
-	}
-	echo "$dir/confidential.ko"
-}
-
 # shellcheck disable=SC2034 # for vm_start
 vm_test() {
 	local ko
-	ko=$(confidential_module) || {
+	ko=$(test_module confidential "$KERNEL" "$ROOT"/tests/vm/confidential/*) || {
 		tap_not_ok "confidential.ko" "it does not build"
 		return
 	}

@@ -9,21 +9,6 @@
 IMAGE_MODULES="$IMAGE_MODULES nvme e1000e"
 MODERN=disable-legacy=on,iommu_platform=on
 
-# reach_module: build it for this kernel; print where it is.
-reach_module() {
-	local version dir
-	version=$(kernel_version "$KERNEL")
-	dir=$ROOT/build/reach/$version
-	mkdir -p "$dir"
-	cp -u "$ROOT"/tests/vm/reach/* "$dir/"
-	make -C "$(kernel_headers "$KERNEL")" "M=$dir" CONFIG_DEBUG_INFO_BTF_MODULES= modules \
-		>"$dir/log" 2>&1 || {
-		tail -n 20 "$dir/log" >&2
-		return 1
-	}
-	echo "$dir/reach.ko"
-}
-
 disk() { # NAME ADDR
 	disk_create "$VM_DIR/$1" 16M
 	printf -- '-drive if=none,id=%s,format=raw,file=%s ' "$1" "$VM_DIR/$1"
@@ -32,7 +17,7 @@ disk() { # NAME ADDR
 # shellcheck disable=SC2034,SC2046 # for vm_start; options
 vm_test() {
 	local reach
-	reach=$(reach_module) || {
+	reach=$(test_module reach "$KERNEL" "$ROOT"/tests/vm/reach/*) || {
 		tap_not_ok "reach.ko" "it does not build"
 		return
 	}

@@ -19,6 +19,21 @@ die() {
 	exit 1
 }
 
+# fill_marked DOCUMENT FOLDER: put FOLDER/NAME between "<!-- NAME -->" and the next "<!-- end -->" of a document.
+fill_marked() {
+	awk -v folder="$2" '
+		/^<!-- end -->/ { inside = 0 }
+		!inside { print }
+		/^<!-- [a-z]+ -->/ && !/end/ {
+			inside = 1
+			file = folder "/" $2
+			while ((getline line <file) > 0)
+				print line
+			close(file)
+		}' "$1" >"$2/filled"
+	cp "$2/filled" "$1"
+}
+
 # as_root CMD...: run it as root, by sudo where the user is not root.
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then

@@ -95,3 +95,19 @@ kernel_module() {
 	fi
 	printf '%s/build/module/linux-headers-%s/sluice.ko\n' "$ROOT" "$version"
 }
+
+# test_module FOLDER KERNEL FILE...: build a test's own module out of these files, of which one is its Kbuild, in
+# build/FOLDER/VERSION. Prints where the module is, which is named as FOLDER's last part.
+test_module() {
+	local name=${1##*/} dir kernel=$2
+	dir=$ROOT/build/$1/$(kernel_version "$kernel")
+	shift 2
+	mkdir -p "$dir"
+	cp -u "$@" "$dir/"
+	make -C "$(kernel_headers "$kernel")" "M=$dir" CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$dir/log" 2>&1 || {
+		tail -n 20 "$dir/log" >&2
+		say "error: $name.ko does not build for $(kernel_version "$kernel"); the whole log is $dir/log"
+		return 1
+	}
+	printf '%s\n' "$dir/$name.ko"
+}

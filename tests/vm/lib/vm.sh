@@ -131,6 +131,11 @@ vm_end() {
 	VM_PID=
 }
 
+# vm_kill: end the guest at once, if one runs.
+vm_kill() {
+	[ -z "$VM_PID" ] || { kill -9 "$VM_PID" && wait "$VM_PID"; } 2>/dev/null
+}
+
 vm_run() {
 	vm_start "$@"
 	vm_serve
