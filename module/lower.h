@@ -27,6 +27,7 @@
 #ifndef SLUICE_LOWER_H
 #define SLUICE_LOWER_H
 
+#include <linux/errno.h>
 #include <linux/types.h>
 
 #include <sluice/share.h>
@@ -73,6 +74,26 @@ struct sluice_lower {
 	u64 pool_window;
 	u64 last;
 };
+
+/*
+ * Share spans one after the other: all or none, as sluice_share_spans() has it. @one returns 0; -EBUSY if
+ * it could not undo what it began, and the span lingers; or another errno with nothing left shared.
+ */
+static inline int
+sluice_lower_share_each(struct sluice_share *share, struct sluice_span *spans, u32 n,
+			int (*one)(struct sluice_share *share, struct sluice_span *span))
+{
+	u32 done = 0;
+	int err = 0;
+
+	for (; done < n && !err; done++) {
+		err = one(share, &spans[done]);
+		spans[done].result = err;
+	}
+	if (err && done > 1 && share->ops->unshare(share, spans, done - 1))
+		err = -EBUSY;
+	return err;
+}
 
 extern const struct sluice_lower_ops sluice_lower_iommu;
 extern const struct sluice_lower_ops sluice_lower_grant;

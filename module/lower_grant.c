@@ -134,8 +134,9 @@ static int grant_close(struct sluice_share *share, void *cpu, uint64_t size, uin
 	return 0;
 }
 
-static int share_span(struct lower_grant *lg, struct sluice_span *span)
+static int share_span(struct sluice_share *share, struct sluice_span *span)
 {
+	struct lower_grant *lg = of_share(share);
 	u64 ref;
 	int err;
 
@@ -180,20 +181,7 @@ static int grant_unshare(struct sluice_share *share, struct sluice_span *spans, 
 
 static int grant_share(struct sluice_share *share, struct sluice_span *spans, uint32_t n)
 {
-	struct lower_grant *lg = of_share(share);
-	int err = 0;
-	u32 done = 0;
-
-	for (; done < n && !err; done++) {
-		err = share_span(lg, &spans[done]);
-		spans[done].result = err;
-	}
-	if (!err)
-		return 0;
-	/* All or none. */
-	if (done > 1 && grant_unshare(share, spans, done - 1))
-		err = -EBUSY;
-	return err;
+	return sluice_lower_share_each(share, spans, n, share_span);
 }
 
 static const struct sluice_share_ops grant_share_ops = {

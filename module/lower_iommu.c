@@ -111,8 +111,9 @@ static int iommu_close(struct sluice_share *share, void *cpu, uint64_t size, uin
 }
 
 /* Map the pieces of a span one behind the other, from interrupts too; or none. */
-static int share_span(struct lower_iommu *li, struct sluice_span *span)
+static int share_span(struct sluice_share *share, struct sluice_span *span)
 {
+	struct lower_iommu *li = of_share(share);
 	u64 granule, at;
 	int err;
 
@@ -181,27 +182,7 @@ static int iommu_unshare(struct sluice_share *share, struct sluice_span *spans, 
 
 static int iommu_share(struct sluice_share *share, struct sluice_span *spans, uint32_t n)
 {
-	struct lower_iommu *li = of_share(share);
-	int err = 0;
-	u32 done = 0;
-
-	while (done < n && !err) {
-		err = share_span(li, &spans[done]);
-		spans[done].result = err;
-		done += !err;
-	}
-	if (!err)
-		return 0;
-	/* All or none. The one that failed has said -EBUSY itself, if that is what it is. */
-	for (u32 i = done + 1; i < n; i++)
-		spans[i].result = err == -EBUSY ? -EIO : err;
-	if (done && iommu_unshare(share, spans, done))
-		err = -EBUSY;
-	for (u32 i = 0; i < done; i++) {
-		if (!spans[i].result)
-			spans[i].result = -EIO;
-	}
-	return err;
+	return sluice_lower_share_each(share, spans, n, share_span);
 }
 
 static const struct sluice_share_ops iommu_share_ops = {
