@@ -125,7 +125,7 @@ static void split(void)
 
 static void revoked(void)
 {
-	struct sluice_hold one, more;
+	struct sluice_hold one, more = {0};
 	uint64_t dev, len = 2 * G, busy = told(TOLD_BUSY), other;
 
 	fill(0, len, 0xBB);
