@@ -75,7 +75,8 @@ fi
 rm -f "$work.tap"
 
 say() {
-	echo "$1" | tee -a "$work.tap"
+	echo "$1" >>"$work.tap"
+	echo "$1" # by this shell: if nobody reads any more it ends here, and keeps nothing
 }
 
 # search -O... OPTION...: the whole of what the search says is in $work/log afterwards.
