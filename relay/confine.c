@@ -19,6 +19,9 @@
  *		  process. No open, socket, connect, execve, or signal to another process; no
  *		  mmap in filter mode, and none of anything that can be executed in shadow mode.
  *
+ * Threads are made between giving up capabilities, which each thread has for itself and inherits, and the
+ * filter, which is put on all of them at once. Namespaces have to be left while there is one.
+ *
  * Without seccomp or with a capability left, the relay refuses to run.
  *
  * The helper (door.c) goes through the same but for the namespaces, and has a list of its own: it
@@ -98,8 +101,8 @@ static const struct allowed relay[] = {
 	ARG(fcntl, 1, F_GET_SEALS),			   /* can it be truncated */
 	ARG(socketpair, 0, AF_UNIX), /* the channel for a backend's own requests */
 	ANY(shutdown),		     /* the end of a helper that does not answer */
-	ANY(setitimer),		     /* the alarm that bounds a write to an eventfd */
-	ANY(alarm),		     /* the same, on machines that have it */
+	ANY(timer_settime),	     /* the alarm that bounds a write to an eventfd */
+	ANY(timer_settime64),	     /* the same, on machines with 32-bit time */
 };
 
 /* Shadow mode is in the data path, and makes a pool for each backend that comes. */
@@ -118,6 +121,10 @@ static const struct allowed shadow[] = {
 	ANY(epoll_wait),		/* the same */
 	ANY(epoll_pwait),		/* the same, on machines without epoll_wait */
 	ANY(sched_yield),		/* while looking for work before sleeping */
+};
+
+static const struct allowed threads[] = {
+	ANY(futex), /* waiting for each other */
 };
 
 static const struct allowed door[] = {
@@ -188,7 +195,8 @@ static int allow(scmp_filter_ctx ctx, const struct allowed *list, size_t n)
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static int filter(const struct allowed *list, size_t n, const struct allowed *more, size_t nmore)
+static int filter(const struct allowed *list, size_t n, const struct allowed *more, size_t nmore,
+		  bool threaded)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc;
@@ -200,6 +208,8 @@ static int filter(const struct allowed *list, size_t n, const struct allowed *mo
 		rc = allow(ctx, list, n);
 	if (!rc)
 		rc = allow(ctx, more, nmore);
+	if (!rc && threaded)
+		rc = allow(ctx, threads, COUNT(threads));
 	if (!rc)
 		rc = allow(ctx, extra, COUNT(extra));
 	if (!rc)
@@ -252,18 +262,25 @@ static int drop_privileges(const char *who)
 }
 
 static int confine(const char *who, const struct allowed *list, size_t n,
-		   const struct allowed *more, size_t nmore)
+		   const struct allowed *more, size_t nmore, int (*start)(void *), void *arg)
 {
 	const struct rlimit none = {0, 0};
 	int rc;
 
 	/* Lowering a limit needs no right. */
 	setrlimit(RLIMIT_CORE, &none);
-	setrlimit(RLIMIT_NPROC, &none);
 	rc = drop_privileges(who);
 	if (rc)
 		return rc;
-	rc = filter(list, n, more, nmore);
+	if (start) {
+		rc = start(arg);
+		if (rc) {
+			relay_log("%s cannot start its threads (%s)", who, strerror(-rc));
+			return rc;
+		}
+	}
+	setrlimit(RLIMIT_NPROC, &none);
+	rc = filter(list, n, more, nmore, start);
 	if (rc)
 		relay_log("%s cannot install its seccomp filter (%s): it does not serve peers "
 			  "without one; use a kernel built with CONFIG_SECCOMP_FILTER",
@@ -274,16 +291,16 @@ static int confine(const char *who, const struct allowed *list, size_t n,
 int confine_relay(void)
 {
 	leave_namespaces();
-	return confine("the relay", relay, COUNT(relay), NULL, 0);
+	return confine("the relay", relay, COUNT(relay), NULL, 0, NULL, NULL);
 }
 
-int confine_shadow(void)
+int confine_shadow(int (*start)(void *), void *arg)
 {
 	leave_namespaces();
-	return confine("the relay", relay, COUNT(relay), shadow, COUNT(shadow));
+	return confine("the relay", relay, COUNT(relay), shadow, COUNT(shadow), start, arg);
 }
 
 int confine_door(void)
 {
-	return confine("the relay's helper", door, COUNT(door), NULL, 0);
+	return confine("the relay's helper", door, COUNT(door), NULL, 0, NULL, NULL);
 }

@@ -18,10 +18,13 @@ int confine_relay(void);
 
 /**
  * confine_shadow - the same for shadow mode, which maps the guest's memory and makes pools
+ * @start: starts threads, when they inherit what has been given up and before the filter is put on all
+ *	   of them; NULL if there are to be none. Returns 0 or a negative errno.
+ * @arg:   for @start
  *
- * Return, context: as confine_relay().
+ * Return, context: as confine_relay(), or what @start returned.
  */
-int confine_shadow(void);
+int confine_shadow(int (*start)(void *arg), void *arg);
 
 /**
  * confine_door - the same for the helper of door.h, which keeps the file system

@@ -20,8 +20,9 @@
 
 #define BUDGET 32 /* chains in each direction in one step */
 
-static struct chain chain; /* too large for the stack; filled anew each time */
-static struct shadow_sg sg[FLIGHT_PARTS];
+/* Too large for the stack; filled anew each time. */
+static _Thread_local struct chain chain;
+static _Thread_local struct shadow_sg sg[FLIGHT_PARTS];
 
 static unsigned int bucket_of(uint64_t ns, unsigned int first)
 {
@@ -33,22 +34,22 @@ static unsigned int bucket_of(uint64_t ns, unsigned int first)
 
 static void count_latency(struct queue *q, const struct flight *f)
 {
-	uint64_t ns = q->shadow->now > f->since ? q->shadow->now - f->since : 0;
+	uint64_t ns = q->loop->now > f->since ? q->loop->now - f->since : 0;
 
-	q->stats.latency[bucket_of(ns, LATENCY_FIRST)]++;
-	q->stats.latency_sum += ns;
+	stats_add(&q->stats.latency[bucket_of(ns, LATENCY_FIRST)], 1);
+	stats_add(&q->stats.latency_sum, ns);
 }
 
 /* What the relay itself adds: from the beginning of a step to where all of it has been passed on. */
 static void count_added(struct queue *q, int down, int up)
 {
-	uint64_t ns = now_ns() - q->shadow->now;
+	uint64_t ns = now_ns() - q->loop->now;
 	unsigned int bucket = bucket_of(ns, ADDED_FIRST);
 
-	q->stats.added[0][bucket] += (unsigned int)down;
-	q->stats.added[1][bucket] += (unsigned int)up;
-	q->stats.added_sum[0] += ns * (unsigned int)down;
-	q->stats.added_sum[1] += ns * (unsigned int)up;
+	stats_add(&q->stats.added[0][bucket], (unsigned int)down);
+	stats_add(&q->stats.added[1][bucket], (unsigned int)up);
+	stats_add(&q->stats.added_sum[0], ns * (unsigned int)down);
+	stats_add(&q->stats.added_sum[1], ns * (unsigned int)up);
 }
 
 static void give_back(struct queue *q, uint16_t n, uint32_t len)
@@ -57,7 +58,7 @@ static void give_back(struct queue *q, uint16_t n, uint32_t len)
 
 	ledger_used(q, f);
 	device_end_use(&q->guest, f->id, f->count, len);
-	q->stats.requests++;
+	stats_add(&q->stats.requests, 1);
 	count_latency(q, f);
 	queue_end_flight(q, n);
 }
@@ -100,8 +101,8 @@ static void publish_used(struct queue *q)
 	ledger_published(q);
 	queue_log_ring(q);
 	if (device_end_must_call(&q->guest) && q->call >= 0) {
-		ring_signal_often(q->call, q->shadow->now);
-		q->stats.calls++;
+		ring_signal_often(q->call, q->loop->now);
+		stats_add(&q->stats.calls, 1);
 	}
 }
 
@@ -121,7 +122,7 @@ static int reap(struct queue *q, int budget)
 		publish_used(q);
 	if (rc < 0) {
 		shadow_refused(q, "backend", REFUSED_USED, why, bad, 0);
-		q->shadow->backend_broke = why;
+		__atomic_store_n(&q->shadow->backend_broke, why, __ATOMIC_RELAXED);
 		return rc;
 	}
 	return done;
@@ -143,23 +144,54 @@ static void send_down(struct queue *q, uint16_t n, uint32_t nsg)
 
 static bool no_room(struct queue *q)
 {
+	struct shadow *s = q->shadow;
+	struct queue *nobody = NULL;
+
 	if (!q->waits) {
-		q->stats.full++;
-		q->shadow->nwaits++;
+		stats_add(&q->stats.full, 1);
+		q->waits = true;
+		q->tried = false;
+		__atomic_store_n(&q->loop->nwaits, q->loop->nwaits + 1, __ATOMIC_RELAXED);
+		/* That it waits before the next attempt, and what it held meanwhile: loop.c. */
+		if (s->nloops > 1) {
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+			q->loop->freed = true;
+		}
 	}
-	q->waits = true;
-	if (!q->shadow->waiting)
-		q->shadow->waiting = q;
+	if (!__atomic_load_n(&s->waiting, __ATOMIC_RELAXED))
+		(void)__atomic_compare_exchange_n(&s->waiting, &nobody, q, false, __ATOMIC_RELAXED,
+						  __ATOMIC_RELAXED);
 	return false;
 }
 
 static void got_room(struct queue *q)
 {
+	struct shadow *s = q->shadow;
+
 	if (q->waits)
-		q->shadow->nwaits--;
+		__atomic_store_n(&q->loop->nwaits, q->loop->nwaits - 1, __ATOMIC_RELAXED);
 	q->waits = false;
-	if (q->shadow->waiting == q)
-		q->shadow->waiting = NULL;
+	if (__atomic_load_n(&s->waiting, __ATOMIC_RELAXED) == q) {
+		__atomic_store_n(&s->waiting, NULL, __ATOMIC_RELAXED);
+		q->loop->freed = true; /* for the others there is more now */
+	}
+}
+
+/* As place_chain(). */
+static int place(struct queue *q, struct flight *f)
+{
+	bool alone = q->waits && q->shadow->nloops > 1;
+	int rc;
+
+	if (!alone)
+		return place_chain(q, f, &chain, sg);
+	/* What it has had to give back again is nobody's, but for this: whoever is next here finds the rest. */
+	pthread_mutex_lock(&q->shadow->alone);
+	rc = place_chain(q, f, &chain, sg);
+	if (rc < 0)
+		kept_flush(q);
+	pthread_mutex_unlock(&q->shadow->alone);
+	return rc;
 }
 
 static void break_guest(struct queue *q, enum refusal what, const char *why)
@@ -185,7 +217,7 @@ static bool send_parked(struct queue *q)
 		q->large_next[large] = q->large_free;
 		q->large_free = large;
 	}
-	nsg = place_chain(q, f, &chain, sg);
+	nsg = place(q, f);
 	if (nsg < 0) {
 		place_keep(q, f, &chain);
 		return no_room(q);
@@ -193,7 +225,7 @@ static bool send_parked(struct queue *q)
 	got_room(q);
 	send_down(q, n, (uint32_t)nsg);
 	q->parked = f->next;
-	q->stats.resubmitted++;
+	stats_add(&q->stats.resubmitted, 1);
 	return true;
 }
 
@@ -223,14 +255,14 @@ static bool send_next(struct queue *q)
 		/* Nothing to do for a device. */
 		f->id = chain.id;
 		f->count = chain.count;
-		f->since = q->shadow->now;
+		f->since = q->loop->now;
 		ledger_fetched(q, f);
 		device_end_take(&q->guest, &chain);
 		finish(q, n, 0);
 		publish_used(q);
 		return true;
 	}
-	rc = place_chain(q, f, &chain, sg);
+	rc = place(q, f);
 	if (rc < 0) {
 		queue_end_flight(q, n);
 		q->fetched--;
@@ -244,7 +276,7 @@ static bool send_next(struct queue *q)
 	got_room(q);
 	f->id = chain.id;
 	f->count = chain.count;
-	f->since = q->shadow->now;
+	f->since = q->loop->now;
 	ledger_fetched(q, f);
 	device_end_take(&q->guest, &chain);
 	send_down(q, n, (uint32_t)rc);
@@ -264,8 +296,8 @@ static int submit(struct queue *q, int budget)
 		return 0;
 	driver_end_publish(&q->back);
 	if (driver_end_must_kick(&q->back)) {
-		ring_signal_often(q->back_kick, q->shadow->now);
-		q->stats.kicks++;
+		ring_signal_often(q->back_kick, q->loop->now);
+		stats_add(&q->stats.kicks, 1);
 	}
 	return done;
 }

@@ -10,7 +10,8 @@
  * found to be whole before it is used.
  *
  * Regions are kept sorted by guest address. A lookup starts where the last one ended, since most
- * guests have one large region.
+ * guests have one large region. Any entry of the table will do for that: one that is not in use has no
+ * bytes.
  *
  * A front-end can shrink the file under a mapping, and touching the part that is gone raises
  * SIGBUS. It could be sealed against that, and memfds of QEMU are, but files on hugetlbfs cannot be.
@@ -30,6 +31,8 @@
 #include "guest.h"
 #include "log.h"
 
+_Thread_local unsigned int guest_hint;
+
 static struct guest *watched;
 
 static bool replace(void *map, size_t len, uintptr_t at)
@@ -39,7 +42,7 @@ static bool replace(void *map, size_t len, uintptr_t at)
 	if (mmap(map, len, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
 		return false;
-	watched->gone = true;
+	__atomic_store_n(&watched->gone, true, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -196,7 +199,6 @@ void guest_drop(struct guest *g, struct guest_region *region)
 	g->n--;
 	memmove(region, region + 1, (g->n - at) * sizeof(*region));
 	g->regions[g->n] = (struct guest_region){0};
-	g->hint = 0;
 }
 
 bool guest_keep(struct guest *g, const struct vu_region *v, int fd)
@@ -245,7 +247,7 @@ uint8_t *guest_find_at(struct guest *g, uint64_t gpa, uint64_t len, uint64_t *ha
 		} else {
 			uint64_t at = gpa - r->v.gpa;
 
-			g->hint = mid;
+			guest_hint = mid;
 			*have = len < r->v.size - at ? len : r->v.size - at;
 			return r->host + at;
 		}

@@ -25,14 +25,16 @@ struct guest_region {
 
 struct guest {
 	unsigned int n;
-	unsigned int hint; /* where the last answer was found */
-	bool gone;	   /* a file has been shrunk: nothing read from here on means anything */
+	bool gone; /* a file has been shrunk: nothing read from here on means anything; atomic */
 	struct {
 		void *map;
 		size_t len;
 	} also[2]; /* other files of the front-end: the log, the in-flight buffer */
 	struct guest_region regions[VU_MEM_SLOTS]; /* sorted by v.gpa, none overlaps another */
 };
+
+/* Where this thread found its last answer: an index below VU_MEM_SLOTS. */
+extern _Thread_local unsigned int guest_hint;
 
 /**
  * guest_map - take a region from the front-end and map it (the spec, ADD_MEM_REG)
@@ -114,7 +116,7 @@ uint8_t *guest_find_at(struct guest *g, uint64_t gpa, uint64_t len, uint64_t *ha
  */
 static inline uint8_t *guest_at(struct guest *g, uint64_t gpa, uint64_t len, uint64_t *have)
 {
-	const struct guest_region *r = &g->regions[g->hint];
+	const struct guest_region *r = &g->regions[guest_hint];
 	uint64_t at = gpa - r->v.gpa;
 
 	/* An unused entry has size 0. */

@@ -51,9 +51,9 @@ struct ledger_queue {
 	struct ledger_desc desc[];
 };
 
-/* What has been used and is not published yet. One queue at a time is reaped. */
-static uint16_t batch[SHADOW_NUM];
-static uint16_t nbatch;
+/* What has been used and is not published yet. A thread reaps one queue at a time. */
+static _Thread_local uint16_t batch[SHADOW_NUM];
+static _Thread_local uint16_t nbatch;
 
 static size_t queue_bytes(uint16_t num, bool packed)
 {
@@ -194,7 +194,7 @@ static void recover(struct queue *q, struct ledger_queue *l)
 		f = &q->flights[queue_take_flight(q)];
 		f->id = chain.id;
 		f->count = chain.count;
-		f->since = q->shadow->now;
+		f->since = q->loop->now;
 		place_keep(q, f, &chain);
 	}
 	q->parked = q->first;

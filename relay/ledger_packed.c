@@ -305,7 +305,7 @@ static void recover(struct queue *q, const struct packed_queue *l)
 		f->id = chain.id;
 		f->count = chain.count;
 		f->entry = left[i].entry;
-		f->since = q->shadow->now;
+		f->since = q->loop->now;
 		place_keep(q, f, &chain);
 	}
 	if (n < 0) {

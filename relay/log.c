@@ -9,8 +9,10 @@
  *
  * A peer must not be able to fill a disk through the relay, so what a peer can cause goes through a
  * bucket of LOG_BURST lines that regains one each second. One bucket serves all peers: a noisy
- * backend can then hide what a front-end causes, but only up to a counter that is written out.
+ * backend can then hide what a front-end causes, but only up to a counter that is written out. The bucket
+ * has a lock, lines have none: relay_log() is called from signal handlers.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -19,10 +21,11 @@
 #include "log.h"
 
 static struct {
+	pthread_mutex_t lock;
 	int64_t since; /* the moment up to which lines have been earned */
 	unsigned int tokens;
 	unsigned int left_out;
-} bucket = {.tokens = LOG_BURST};
+} bucket = {.lock = PTHREAD_MUTEX_INITIALIZER, .tokens = LOG_BURST};
 
 int64_t relay_now_ms(void)
 {
@@ -64,11 +67,12 @@ void relay_log(const char *fmt, ...)
 	va_end(ap);
 }
 
-void relay_log_peer(const char *fmt, ...)
+/* Whether a line may be written now; and how many could not be before it. */
+static bool take_token(unsigned int *left_out)
 {
-	int64_t now = relay_now_ms(), earned = (now - bucket.since) / 1000;
-	va_list ap;
+	int64_t earned = (relay_now_ms() - bucket.since) / 1000;
 
+	*left_out = bucket.left_out;
 	if (earned > 0) {
 		bucket.since += earned * 1000;
 		bucket.tokens = earned + bucket.tokens > LOG_BURST
@@ -77,13 +81,26 @@ void relay_log_peer(const char *fmt, ...)
 	}
 	if (!bucket.tokens) {
 		bucket.left_out++;
-		return;
+		return false;
 	}
 	bucket.tokens--;
-	if (bucket.left_out) {
-		relay_log("%u lines like the ones above were left out", bucket.left_out);
-		bucket.left_out = 0;
-	}
+	bucket.left_out = 0;
+	return true;
+}
+
+void relay_log_peer(const char *fmt, ...)
+{
+	unsigned int left_out;
+	va_list ap;
+	bool may;
+
+	pthread_mutex_lock(&bucket.lock);
+	may = take_token(&left_out);
+	pthread_mutex_unlock(&bucket.lock);
+	if (!may)
+		return;
+	if (left_out)
+		relay_log("%u lines like the ones above were left out", left_out);
 	va_start(ap, fmt);
 	line(fmt, ap);
 	va_end(ap);

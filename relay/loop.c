@@ -10,9 +10,19 @@
  * went to sleep should have waited a little longer, one that slept for long should not have
  * waited at all. The eventfds are watched by an epoll fd, edge-triggered: each signal is one event,
  * and the counters need not be read.
+ *
+ * Room in the pool (G5). A queue whose next chain does not fit waits until there may be room. Where
+ * loops have threads, nobody may free room unseen by one who goes to sleep over it:
+ *   - who finds no room says so (nwaits), and then tries once more before it sleeps
+ *   - who has freed some looks at nwaits afterwards
+ * with a full barrier in between on both sides, so that one of the two sees the other. Two chains that both
+ * do not fit hold, while they are tried, room that the other one would need. Therefore whoever has found no
+ * room tries again alone (flow.c), and says that room has come when it begins to wait, but not again:
+ * queues for which there is no room would have each other try for ever.
  */
 #include <sched.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "shadow.h"
 #include "state.h"
@@ -24,27 +34,27 @@
 
 void loop_activate(struct queue *q)
 {
-	struct shadow *s = q->shadow;
+	struct loop *l = q->loop;
 
 	if (q->active || !q->back_on)
 		return;
 	q->active = true;
-	q->used_at = s->now;
-	s->active[s->nactive++] = q->index;
+	q->used_at = l->now;
+	l->active[l->nactive++] = q->index;
 	device_end_quiet(&q->guest);
 	driver_end_quiet(&q->back);
 }
 
 void loop_deactivate(struct queue *q)
 {
-	struct shadow *s = q->shadow;
+	struct loop *l = q->loop;
 
 	if (!q->active)
 		return;
 	q->active = false;
-	for (unsigned int i = 0; i < s->nactive; i++) {
-		if (s->active[i] == q->index) {
-			s->active[i] = s->active[--s->nactive];
+	for (unsigned int i = 0; i < l->nactive; i++) {
+		if (l->active[i] == q->index) {
+			l->active[i] = l->active[--l->nactive];
 			return;
 		}
 	}
@@ -59,14 +69,14 @@ void loop_watch(struct queue *q, int fd, unsigned int side)
 
 	/* It is an eventfd, and those can be watched; twice is as good as once. */
 	if (fd >= 0)
-		epoll_ctl(q->shadow->epoll, EPOLL_CTL_ADD, fd, &ev);
+		epoll_ctl(q->loop->epoll, EPOLL_CTL_ADD, fd, &ev);
 }
 
 void loop_unwatch(struct queue *q, int fd)
 {
 	/* The front-end has the same file open: closing the fd here would not end it. */
 	if (fd >= 0)
-		epoll_ctl(q->shadow->epoll, EPOLL_CTL_DEL, fd, NULL);
+		epoll_ctl(q->loop->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
 /* Asks both sides to notify. Returns whether there is something to do after all. */
@@ -80,19 +90,23 @@ static bool listen_to(struct queue *q)
 
 static void rest(struct queue *q)
 {
+	if (q->waits && !q->tried && q->shadow->nloops > 1) {
+		q->tried = true;
+		return;
+	}
 	if (listen_to(q)) {
 		device_end_quiet(&q->guest);
 		driver_end_quiet(&q->back);
-		q->used_at = q->shadow->now;
+		q->used_at = q->loop->now;
 		return;
 	}
-	q->slept_at = q->shadow->now;
+	q->slept_at = q->loop->now;
 	loop_deactivate(q);
 }
 
 static void woken(struct queue *q)
 {
-	uint64_t most = q->shadow->options.poll_ns, slept = q->shadow->now - q->slept_at;
+	uint64_t most = q->shadow->options.poll_ns, slept = q->loop->now - q->slept_at;
 
 	if (q->active)
 		return;
@@ -103,22 +117,18 @@ static void woken(struct queue *q)
 	loop_activate(q);
 }
 
-void loop_events(struct relay *r)
+void loop_events(struct loop *l, int timeout)
 {
 	struct epoll_event ev[EVENTS];
-	struct shadow *s = r->shadow;
-	int n = epoll_wait(s->epoll, ev, EVENTS, 0);
+	int n = epoll_wait(l->epoll, ev, EVENTS, timeout);
 
-	s->now = now_ns();
+	l->now = now_ns();
 	for (int i = 0; i < n; i++) {
-		struct queue *q = &s->queues[ev[i].data.u32 / 2 % RING_MAX];
+		struct queue *q = &l->shadow->queues[ev[i].data.u32 / 2 % RING_MAX];
 
-		if (!q->back_on)
+		if (ev[i].data.u32 == LOOP_WAKE || !q->back_on)
 			continue;
-		if (ev[i].data.u32 % 2)
-			q->stats.calls_in++;
-		else
-			q->stats.kicks_in++;
+		stats_add(ev[i].data.u32 % 2 ? &q->stats.calls_in : &q->stats.kicks_in, 1);
 		woken(q);
 	}
 }
@@ -137,83 +147,150 @@ static void one_broke(struct relay *r, struct queue *q)
  * need it too: then to spin is to be taken off it when there is work, and sleeping is the faster
  * way, since who wakes up is let in soon. So nothing is spun for until the loss is a small part of
  * the time that has passed. */
-static void yield(struct shadow *s)
+static void yield(struct loop *l)
 {
-	uint64_t before = s->now, lost;
+	uint64_t before = l->now, lost;
 
 	sched_yield();
-	s->now = now_ns();
-	lost = s->now - before;
+	l->now = now_ns();
+	lost = l->now - before;
 	if (lost > CROWDED_NS)
-		s->crowded = s->now + lost * CROWDED_TIMES;
+		l->crowded = l->now + lost * CROWDED_TIMES;
+}
+
+void loop_room_came(struct shadow *s, struct loop *from)
+{
+	const uint64_t one = 1;
+
+	/* The room before the look at who waits: see above. */
+	if (s->nloops > 1)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (unsigned int i = 0; i < s->nloops; i++) {
+		struct loop *l = &s->loops[i];
+
+		if (!__atomic_load_n(&l->nwaits, __ATOMIC_RELAXED))
+			continue;
+		/* Release: who finds it set finds the room. Whoever has set it before has woken the loop. */
+		if (!__atomic_exchange_n(&l->room, true, __ATOMIC_ACQ_REL) && l != from &&
+		    l->wake >= 0)
+			(void)!write(l->wake, &one, sizeof(one));
+	}
 }
 
 /* What one queue gives back may be what another one waits for. */
-static void wake_waiting(struct shadow *s)
+static void wake_waiting(struct loop *l)
 {
-	for (unsigned int i = 0; i < RING_MAX; i++)
+	struct shadow *s = l->shadow;
+
+	if (!__atomic_load_n(&l->room, __ATOMIC_RELAXED) ||
+	    !__atomic_exchange_n(&l->room, false, __ATOMIC_ACQ_REL))
+		return;
+	for (unsigned int i = l->index; l->nwaits && i < RING_MAX; i += s->nloops)
 		if (s->queues[i].waits)
 			loop_activate(&s->queues[i]);
 }
 
-bool loop_run(struct relay *r)
+/* Whether the control thread has to see to something before any chain is looked at. */
+static bool stands_still(const struct shadow *s)
 {
-	struct shadow *s = r->shadow;
+	return __atomic_load_n(&s->backend_broke, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&s->guest.gone, __ATOMIC_RELAXED);
+}
+
+/* All queues that have something to do, once. Returns whether any had. */
+static bool turn(struct loop *l)
+{
+	struct shadow *s = l->shadow;
+	bool worked = false;
+
+	for (unsigned int i = 0; i < l->nactive; i++) {
+		struct queue *q = &s->queues[l->active[i]];
+		bool was_broken = q->broken;
+
+		if (flow_step(q)) {
+			worked = true;
+			q->used_at = l->now;
+		} else if (l->now - q->used_at >= q->spin || l->now < l->crowded) {
+			rest(q);
+		}
+		if (q->broken && !was_broken)
+			q->broke = l->trouble = true;
+		if (stands_still(s)) {
+			l->trouble = true;
+			break;
+		}
+	}
+	return worked;
+}
+
+bool loop_run(struct loop *l)
+{
+	struct shadow *s = l->shadow;
 	uint64_t end;
 
-	if (!s->nactive)
+	wake_waiting(l);
+	if (!l->nactive || stands_still(s))
 		return false;
-	s->now = now_ns();
-	if (s->now < s->memory_moves)
+	l->now = now_ns();
+	if (l->now < s->memory_moves)
 		return false;
-	end = s->now + SLICE_NS;
+	end = l->now + SLICE_NS;
 	do {
-		bool worked = false;
+		bool worked = turn(l);
 
-		for (unsigned int i = 0; i < s->nactive; i++) {
-			struct queue *q = &s->queues[s->active[i]];
-			bool was_broken = q->broken;
-
-			if (flow_step(q)) {
-				worked = true;
-				q->used_at = s->now;
-			} else if (s->now - q->used_at >= q->spin || s->now < s->crowded) {
-				rest(q);
-			}
-			if (s->backend_broke) {
-				backend_lost(r, s->backend_broke);
-				return s->nactive != 0;
-			}
-			if (q->broken && !was_broken)
-				one_broke(r, q);
+		if (worked || l->freed) {
+			l->freed = false;
+			loop_room_came(s, l);
+			wake_waiting(l);
 		}
-		if (worked && s->nwaits)
-			wake_waiting(s);
-		if (!worked && s->nactive)
-			yield(s);
+		if (stands_still(s))
+			return false;
+		if (!worked && l->nactive)
+			yield(l);
 		else
-			s->now = now_ns();
-	} while (s->nactive && s->now < end);
-	return s->nactive != 0;
+			l->now = now_ns();
+	} while (l->nactive && l->now < end && !threads_held(s));
+	return l->nactive != 0;
+}
+
+void loop_trouble(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+
+	if (s->backend_broke)
+		backend_lost(r, s->backend_broke);
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		if (s->queues[i].broke)
+			one_broke(r, &s->queues[i]);
+		s->queues[i].broke = false;
+	}
 }
 
 /* Returns whether there is nothing left to flush. */
-static bool flush_quiet(struct shadow *s, uint64_t now)
+static bool flush_quiet(struct loop *l, uint64_t now)
 {
-	for (unsigned int i = 0; s->nkept && i < RING_MAX; i++)
-		if (s->queues[i].nkept && now - s->queues[i].used_at >= KEPT_NS)
-			kept_flush(&s->queues[i]);
-	return !s->nkept;
+	struct shadow *s = l->shadow;
+	bool any = false;
+
+	for (unsigned int i = l->index; i < RING_MAX; i += s->nloops)
+		if (s->queues[i].back_on && now - s->queues[i].used_at >= KEPT_NS)
+			any |= kept_flush(&s->queues[i]);
+	/* Between being kept and being free it was for nobody to find. With one thread there is no between. */
+	if (any && s->nloops > 1)
+		loop_room_came(s, NULL);
+	return !__atomic_load_n(&l->nkept, __ATOMIC_RELAXED);
 }
 
-int loop_pause(struct relay *r)
+int loop_pause(struct loop *l)
 {
-	struct shadow *s = r->shadow;
+	struct shadow *s = l->shadow;
 	uint64_t now = now_ns();
 
-	if (s->nactive && now < s->memory_moves)
+	if (stands_still(s))
+		return -1;
+	if (l->nactive && now < s->memory_moves)
 		return (int)((s->memory_moves - now) / 1000000) + 1;
-	if (s->nkept && !flush_quiet(s, now))
+	if (__atomic_load_n(&l->nkept, __ATOMIC_RELAXED) && !flush_quiet(l, now))
 		return (int)(KEPT_NS / 1000000);
 	if (s->memfd && s->memfd->wake_fd >= 0) {
 		struct sluice_pool_stats stats;
@@ -223,7 +300,7 @@ int loop_pause(struct relay *r)
 		sluice_pool_get_stats(&s->memfd->pool, &stats);
 		if (stats.bytes <= s->options.pool_size)
 			return -1;
-		(void)sluice_memfd_balance(s->memfd);
+		(void)shadow_grow(s);
 		return 1000;
 	}
 	return -1;

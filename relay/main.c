@@ -54,7 +54,7 @@ static const char usage[] =
 	"                    [--share PATH|memfd:NAME]... [--keep]\n"
 	"       sluice relay --listen FRONT.sock --backend BACK.sock --mode shadow\n"
 	"                    [--pool-size 64M] [--pool-max 256M] [--hugetlb] [--poll USEC]\n"
-	"                    [--stats STATS.sock] [--keep]\n";
+	"                    [--threads N] [--stats STATS.sock] [--keep]\n";
 
 static int wrong(const char *what, const char *arg)
 {
@@ -127,6 +127,19 @@ static int poll_time(const char *arg, uint64_t *ns)
 	return 0;
 }
 
+static int threads(const char *arg, unsigned int *n)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(arg, &end, 10);
+	if (errno || end == arg || *end || *arg == '-' || !value || value > LOOPS_MAX)
+		return wrong("--threads wants a number from 1 to 64", arg);
+	*n = (unsigned int)value;
+	return 0;
+}
+
 /* What only holds for one mode, and what the options have to do with each other. */
 static int check_shadow(struct options *o)
 {
@@ -162,6 +175,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"pool-max", required_argument, NULL, 'P'},
 		{"hugetlb", no_argument, NULL, 'h'},
 		{"poll", required_argument, NULL, 'w'},
+		{"threads", required_argument, NULL, 't'},
 		{"stats", required_argument, NULL, 'S'},
 		{NULL, 0, NULL, 0},
 	};
@@ -207,6 +221,11 @@ static int parse(int argc, char **argv, struct options *o)
 			if (poll_time(optarg, &o->shadow.poll_ns))
 				return 1;
 			break;
+		case 't':
+			o->shadowed = true;
+			if (threads(optarg, &o->shadow.threads))
+				return 1;
+			break;
 		case 'S':
 			o->shadowed = true;
 			o->stats = optarg;
@@ -233,8 +252,8 @@ static int parse(int argc, char **argv, struct options *o)
 		return 1;
 	if (!strcmp(o->mode, "filter") && o->shadowed)
 		return wrong(
-			"--pool-size, --pool-max, --hugetlb, --poll and --stats are for --mode "
-			"shadow",
+			"--pool-size, --pool-max, --hugetlb, --poll, --threads and --stats are for "
+			"--mode shadow",
 			NULL);
 	if (o->stats && strlen(o->stats) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		return wrong("--stats: too long for a socket's path", o->stats);
@@ -280,10 +299,10 @@ static int listen_on(const char *path, int backlog)
 	return fd;
 }
 
-/* Each ring may have three fds, in shadow mode five, and each region one. */
+/* Each ring may have three fds, in shadow mode five, each thread two, and each region one. */
 static void raise_fd_limit(void)
 {
-	const rlim_t want = 5 * RING_MAX + VU_MEM_SLOTS + 64;
+	const rlim_t want = 5 * RING_MAX + 2 * LOOPS_MAX + VU_MEM_SLOTS + 64;
 	struct rlimit l;
 
 	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want)
@@ -317,11 +336,16 @@ static int serve_all(struct relay *r, int listener, bool keep)
 	}
 }
 
+static int start_threads(void *shadow)
+{
+	return threads_start(shadow);
+}
+
 int sluice_relay_main(int argc, char **argv)
 {
 	static struct relay relay;
 	static struct shadow shadow;
-	static struct options o = {.shadow.poll_ns = POLL_NS};
+	static struct options o = {.shadow.poll_ns = POLL_NS, .shadow.threads = 1};
 	int listener, rc;
 
 	if (parse(argc, argv, &o))
@@ -330,7 +354,11 @@ int sluice_relay_main(int argc, char **argv)
 	if (listener < 0)
 		return 1;
 	raise_fd_limit();
-	ring_signal_prepare();
+	rc = ring_signal_prepare();
+	if (rc) {
+		relay_log("cannot set up a timer: %s", strerror(-rc));
+		return 1;
+	}
 	/* A log that nobody reads any more is no reason to take the guest's disk away. */
 	signal(SIGPIPE, SIG_IGN);
 	rc = door_start(&relay.door, &o.plan);
@@ -350,7 +378,8 @@ int sluice_relay_main(int argc, char **argv)
 			return 1;
 		relay.shadow = &shadow;
 	}
-	if (relay.shadow ? confine_shadow() : confine_relay())
+	if (relay.shadow ? confine_shadow(shadow.nloops > 1 ? start_threads : NULL, &shadow)
+			 : confine_relay())
 		_exit(1);
 	_exit(serve_all(&relay, listener, o.keep));
 }

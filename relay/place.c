@@ -38,48 +38,66 @@ static uint64_t above_share(const struct shadow *s, uint64_t held)
 	return held > s->share ? held - s->share : 0;
 }
 
-static bool may_hold(struct queue *q, uint64_t more)
+/* Whether the queue may have so much more; then it is counted as having it. */
+static bool hold(struct queue *q, uint64_t more)
 {
 	struct shadow *s = q->shadow;
-	uint64_t had = above_share(s, q->held), would = above_share(s, q->held + more);
+	uint64_t above = above_share(s, q->held + more) - above_share(s, q->held), common;
+	const struct queue *waiting;
 
-	if (would == had)
-		return true;
-	if (s->waiting && s->waiting != q)
-		return false;
-	return s->common - had + would <= s->room / 2;
+	if (above) {
+		waiting = __atomic_load_n(&s->waiting, __ATOMIC_RELAXED);
+		if (waiting && waiting != q)
+			return false;
+		common = __atomic_load_n(&s->common, __ATOMIC_RELAXED);
+		/* In one step, or two threads would have the same room, and others not their shares.
+		 * Acquire: what has been given back below is in the pool. */
+		do {
+			if (common + above > s->room / 2)
+				return false;
+		} while (!__atomic_compare_exchange_n(&s->common, &common, common + above, true,
+						      __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
+	}
+	q->held += more;
+	return true;
 }
 
-static void account(struct queue *q, struct flight *f, int64_t bytes)
+/* It has less, or more than it asked for, by rounding. */
+static void unhold(struct queue *q, uint64_t less)
 {
-	struct shadow *s = q->shadow;
-	uint64_t had = above_share(s, q->held);
+	uint64_t above = above_share(q->shadow, q->held) - above_share(q->shadow, q->held - less);
 
-	f->held = (uint32_t)(f->held + bytes);
-	q->held = (uint64_t)((int64_t)q->held + bytes);
+	q->held -= less;
+	/* Release: see hold(). */
+	if (above)
+		__atomic_fetch_sub(&q->shadow->common, above, __ATOMIC_RELEASE);
+}
+
+/* A slot of @size bytes is the flight's, of which @held are counted already. */
+static void account(struct queue *q, struct flight *f, uint64_t held, uint64_t size)
+{
+	unhold(q, held - size);
+	f->held = (uint32_t)(f->held + size);
 	if (q->held > q->held_max)
 		q->held_max = q->held;
-	s->common = s->common - had + above_share(s, q->held);
 }
 
-static int take_slot(struct queue *q, struct flight *f, uint64_t len, uint32_t *at, uint64_t *size)
+static int take_slot(struct queue *q, uint64_t len, uint32_t *at, uint64_t *size)
 {
 	struct shadow *s = q->shadow;
 	struct sluice_slot slot;
 	int rc;
 
-	kept_make_room(q, len);
 	rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	if (rc == -ENOSPC && kept_flush_all(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	/* Growing costs some system calls, once for each chunk that the pool has never had. */
-	if (rc == -ENOSPC && s->memfd->wake_fd >= 0 && sluice_memfd_balance(s->memfd) > 0)
+	if (rc == -ENOSPC && shadow_grow(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	if (rc)
 		return rc;
 	*at = (uint32_t)(slot.dev - SHADOW_DEV);
 	*size = slot.size;
-	account(q, f, (int64_t)slot.size);
 	return 0;
 }
 
@@ -135,7 +153,7 @@ static void copy_in(struct queue *q, const struct part *p)
 			return;
 		}
 		memcpy(to, from, have);
-		q->stats.copies++;
+		stats_add(&q->stats.copies, 1);
 	}
 }
 
@@ -176,7 +194,7 @@ static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 		}
 		move(to, from, have);
 		dirty_mark(&q->shadow->dirty, gpa, have);
-		q->stats.copies++;
+		stats_add(&q->stats.copies, 1);
 	}
 }
 
@@ -243,15 +261,19 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 	uint64_t len = run_length(c), size;
 	uint32_t at;
 
-	if (out && may_hold(q, len) && kept_take(q, len, &at, &size)) {
-		account(q, f, (int64_t)size);
-		return fill(q, f, c, n, at, len);
-	}
-	for (;;) {
-		int rc = may_hold(q, len) ? take_slot(q, f, len, &at, &size) : -ENOSPC;
-
-		if (!rc)
-			return fill(q, f, c, n, at, len);
+	for (bool kept = out;; kept = false) {
+		if (hold(q, len)) {
+			if (kept && kept_take(q, len, &at, &size)) {
+				account(q, f, len, size);
+				return fill(q, f, c, n, at, len);
+			}
+			kept_make_room(q, 0);
+			if (!take_slot(q, len, &at, &size)) {
+				account(q, f, len, size);
+				return fill(q, f, c, n, at, len);
+			}
+			unhold(q, len);
+		}
 		if (len <= PAGE)
 			return -ENOSPC;
 		len = (len / 2 + PAGE - 1) & ~(uint64_t)(PAGE - 1);
@@ -310,7 +332,8 @@ static void unplace(struct queue *q, struct flight *f, uint32_t n)
 		free_slot(q, f->table);
 		f->table = 0;
 	}
-	account(q, f, -(int64_t)f->held);
+	unhold(q, f->held);
+	f->held = 0;
 	f->placed = false;
 }
 
@@ -357,8 +380,12 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 		if (!driver_end_room(&q->back, nsg))
 			rc = nsg > q->back.num && !q->back.indirect ? -E2BIG : -ENOSPC;
 	}
-	if (!rc && q->back.indirect && nsg > BLOCK_ENTRIES)
-		rc = take_slot(q, f, nsg * VRING_DESC_BYTES, &f->table, &size);
+	if (!rc && q->back.indirect && nsg > BLOCK_ENTRIES) {
+		kept_make_room(q, nsg * VRING_DESC_BYTES);
+		rc = take_slot(q, nsg * VRING_DESC_BYTES, &f->table, &size);
+		if (!rc)
+			account(q, f, 0, size);
+	}
 	if (rc) {
 		unplace(q, f, n);
 		drop_large(q, f);
@@ -368,7 +395,7 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 	for (uint32_t i = 0; i < f->nout; i++)
 		copy_in(q, &f->parts[i]);
 	f->placed = true;
-	q->stats.out += f->out;
+	stats_add(&q->stats.out, f->out);
 	return (int)nsg;
 }
 
@@ -383,7 +410,7 @@ void place_back(struct queue *q, struct flight *f, uint32_t len)
 	uint32_t n = (uint32_t)f->nout + f->nin;
 	bool park = !len && f->in;
 
-	q->stats.in += len;
+	stats_add(&q->stats.in, len);
 	for (uint32_t i = f->nout; i < n && len; i++) {
 		const struct part *p = &f->parts[i];
 		uint32_t here = p->len < len ? p->len : len;

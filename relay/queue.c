@@ -42,7 +42,8 @@ uint16_t queue_take_flight(struct queue *q)
 	else
 		q->flights[q->last].next = n;
 	q->last = n;
-	q->nflights++;
+	/* Statistics look at it meanwhile. */
+	__atomic_store_n(&q->nflights, (uint16_t)(q->nflights + 1), __ATOMIC_RELAXED);
 	return n;
 }
 
@@ -66,7 +67,7 @@ void queue_end_flight(struct queue *q, uint16_t n)
 		q->flights[f->next].prev = f->prev;
 	f->next = q->flight_free;
 	q->flight_free = n;
-	q->nflights--;
+	__atomic_store_n(&q->nflights, (uint16_t)(q->nflights - 1), __ATOMIC_RELAXED);
 }
 
 static size_t up(size_t n)
@@ -182,7 +183,7 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 	q->first = q->last = q->parked = FLIGHT_NONE;
 	q->nflights = 0;
 	q->held = q->held_max = 0;
-	q->broken = q->whole = false;
+	q->broken = q->broke = q->whole = false;
 	q->honest = 0;
 	q->in_order = features & VU_BIT(VIRTIO_F_IN_ORDER);
 	q->guest = end;
@@ -213,7 +214,7 @@ static int take(struct queue *q, uint64_t len, uint32_t *at)
 	struct sluice_slot slot;
 	int rc = sluice_pool_alloc(&s->memfd->pool, len, 4096, &slot);
 
-	if (rc == -ENOSPC && s->memfd->wake_fd >= 0 && sluice_memfd_balance(s->memfd) > 0)
+	if (rc == -ENOSPC && shadow_grow(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 4096, &slot);
 	if (rc)
 		return rc == -E2BIG ? -ENOSPC : rc;
@@ -280,7 +281,7 @@ void queue_detach_back(struct queue *q, bool free_slots)
 	if (q->shadow->waiting == q)
 		q->shadow->waiting = NULL;
 	if (q->waits)
-		q->shadow->nwaits--;
+		q->loop->nwaits--;
 	q->waits = false;
 	for (uint16_t n = q->first; n != FLIGHT_NONE; n = q->flights[n].next) {
 		struct flight *f = &q->flights[n];

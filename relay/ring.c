@@ -18,7 +18,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
-#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ring.h"
@@ -78,23 +78,35 @@ uint64_t ring_backend_addr(const struct region *region, uint64_t user)
 	return user - region->v.user + region->v.gpa;
 }
 
-static uint64_t alarm_at; /* until when the alarm is sure to go off, ns; 0 if it is not set */
+/* Each thread has an alarm of its own, which interrupts that thread and no other. */
+static _Thread_local timer_t alarm_timer;
+static _Thread_local uint64_t
+	alarm_at; /* until when it is sure to go off, ns; 0 if it is not set */
+static _Thread_local volatile sig_atomic_t writing;
 
-static volatile sig_atomic_t writing;
+static void set_alarm(time_t seconds)
+{
+	const struct itimerspec when = {.it_value.tv_sec = seconds};
+
+	timer_settime(alarm_timer, 0, &when, NULL);
+}
 
 static void alarmed(int sig)
 {
 	(void)sig; /* that the write was interrupted is all */
 	/* It may have come just before the write that it is for. */
 	if (writing)
-		alarm(1);
+		set_alarm(1);
 }
 
-void ring_signal_prepare(void)
+int ring_signal_prepare(void)
 {
 	struct sigaction sa = {.sa_handler = alarmed}; /* no SA_RESTART: the write has to end */
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM};
 
+	ev._sigev_un._tid = gettid(); /* glibc has no other name for it */
 	sigaction(SIGALRM, &sa, NULL);
+	return timer_create(CLOCK_MONOTONIC, &ev, &alarm_timer) ? -errno : 0;
 }
 
 void ring_signal(int fd)
@@ -104,9 +116,9 @@ void ring_signal(int fd)
 
 	if (fd < 0 || poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT))
 		return; /* full: whoever reads it is being woken already */
-	alarm(1);
+	set_alarm(1);
 	p.revents = (short)write(fd, &one, sizeof(one)); /* filled up in between: as above */
-	alarm(0);
+	set_alarm(0);
 	alarm_at = 0;
 }
 
@@ -114,13 +126,12 @@ void ring_signal(int fd)
 
 void ring_signal_often(int fd, uint64_t now)
 {
-	const struct itimerval second = {.it_value.tv_sec = 1};
 	const uint64_t one = 1;
 
 	if (fd < 0)
 		return;
 	if (now + ALARM_NS / 2 > alarm_at) {
-		setitimer(ITIMER_REAL, &second, NULL);
+		set_alarm(1);
 		alarm_at = now + ALARM_NS;
 	}
 	writing = 1;
@@ -129,7 +140,7 @@ void ring_signal_often(int fd, uint64_t now)
 
 		/* The alarm, which is gone now. It has ended a write that blocked, or it came by
 		 * chance and the write is to be done again. */
-		setitimer(ITIMER_REAL, &second, NULL);
+		set_alarm(1);
 		alarm_at = now + ALARM_NS;
 		if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT))
 			break;

@@ -90,11 +90,13 @@ uint64_t ring_backend_addr(const struct region *region, uint64_t user);
 void ring_signal(int fd);
 
 /**
- * ring_signal_prepare - set up the alarm of ring_signal()
+ * ring_signal_prepare - set up the alarm of ring_signal(), for the calling thread
  *
- * Context: before confine_relay().
+ * Context: once in each thread that is to signal, before the seccomp filter.
+ *
+ * Return: 0, or a negative errno: -EAGAIN if the user has no timer or signal left.
  */
-void ring_signal_prepare(void);
+int ring_signal_prepare(void);
 
 /**
  * ring_signal_often - ring_signal() for where it is done all the time

@@ -13,6 +13,9 @@
  * A request that is refused gets an error if the front-end wanted an answer. Otherwise it is the
  * end of the session, since the front-end would go on in the belief that it had been done.
  *
+ * Where the queues have threads of their own (threads.c), these go on while this one waits, and rest
+ * while it does anything but giving statistics.
+ *
  * While the backend is away, what the front-end says is kept and counts as done: the next backend
  * is told.
  *
@@ -175,29 +178,69 @@ static int serve_message(struct relay *r)
 	return want_ack ? session_reply_u64(r, request, rc ? 1 : 0) : FATAL;
 }
 
+/* Moves chains, or has them moved, and says whether there are more. */
+static bool run_queues(struct relay *r)
+{
+	struct shadow *s = r->shadow;
+	bool busy = false;
+
+	if (s->nloops == 1) {
+		busy = loop_run(&s->loops[0]);
+		if (s->loops[0].trouble)
+			loop_trouble(r);
+		s->loops[0].trouble = false;
+	} else if (!s->guest.gone) {
+		threads_release(s);
+	}
+	return busy;
+}
+
+/* What becomes readable when they have to be seen to. */
+static int queues_fd(const struct shadow *s)
+{
+	return s->nloops == 1 ? s->loops[0].epoll : s->trouble_fd;
+}
+
+/* Something has happened but for statistics. */
+static void queues_woke(struct relay *r, bool notified)
+{
+	struct shadow *s = r->shadow;
+	uint64_t n;
+
+	if (s->nloops == 1) {
+		if (notified)
+			loop_events(&s->loops[0], 0);
+		return;
+	}
+	threads_hold(s);
+	if (notified)
+		(void)!read(s->trouble_fd, &n, sizeof(n));
+	loop_trouble(r);
+}
+
 static int serve(struct relay *r)
 {
 	for (;;) {
-		bool busy = r->shadow && loop_run(r);
+		bool busy = r->shadow && run_queues(r);
 		struct pollfd p[6] = {
 			{.fd = r->fe.fd, .events = POLLIN},
 			{.fd = r->be.fd, .events = POLLIN},
 			{.fd = r->be.channel, .events = POLLIN},
 			{.fd = r->door.fd, .events = POLLIN},
-			{.fd = r->shadow ? r->shadow->epoll : -1, .events = POLLIN},
+			{.fd = r->shadow ? queues_fd(r->shadow) : -1, .events = POLLIN},
 			{.fd = -1},
 		};
 		int stats = r->shadow ? stats_poll(r->shadow, &p[5]) : -1;
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
 
-		if (r->shadow && r->shadow->guest.gone) {
+		if (r->shadow && __atomic_load_n(&r->shadow->guest.gone, __ATOMIC_RELAXED)) {
 			relay_log("the front-end has made the file of the guest's memory shorter: "
 				  "nothing can be relayed any more");
 			return FATAL;
 		}
-		if (r->shadow && !busy && r->be.fd >= 0)
-			pause = loop_pause(r);
+		if (r->shadow && r->shadow->nloops == 1 && !busy && r->be.fd >= 0)
+			pause = loop_pause(&r->shadow->loops[0]);
 
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
@@ -210,8 +253,9 @@ static int serve(struct relay *r)
 				return FATAL;
 			continue; /* what poll() has not filled in says nothing */
 		}
-		if (p[4].revents)
-			loop_events(r);
+		if (r->shadow && (p[0].revents || p[1].revents || p[2].revents || p[3].revents ||
+				  p[4].revents || r->be.fd < 0))
+			queues_woke(r, p[4].revents);
 		if (p[5].revents || !stats)
 			stats_serve(r->shadow);
 		if (p[3].revents || r->door.gone) {
@@ -219,13 +263,13 @@ static int serve(struct relay *r)
 			r->door.gone = true;
 			return FATAL;
 		}
-		if (p[1].revents) {
+		if (p[1].revents && r->be.fd >= 0) {
 			/* Nothing has been asked, so this is its end, or the end of trusting it. */
 			backend_lost(r, p[1].revents & POLLHUP ? "it left"
 							       : "it spoke without being asked");
 			continue;
 		}
-		if (p[2].revents)
+		if (p[2].revents && r->be.channel >= 0)
 			backchan_serve(r);
 		if (r->be.fd < 0 && relay_now_ms() >= r->be.retry_at)
 			backend_connect(r);
@@ -260,6 +304,8 @@ int session_run(struct relay *r, int fd)
 	} else {
 		rc = serve(r);
 	}
+	if (r->shadow)
+		threads_hold(r->shadow);
 	/* After a refusal the backend goes first: it may be reaching what it must not. */
 	if (rc == 0)
 		setup_stop_all(r);

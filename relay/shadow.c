@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,22 +65,53 @@ uint64_t now_ns(void)
 void shadow_refused(struct queue *q, const char *side, enum refusal what, const char *why,
 		    uint64_t value, uint32_t len)
 {
-	q->shadow->refused[what]++;
+	__atomic_fetch_add(&q->shadow->refused[what], 1, __ATOMIC_RELAXED);
 	relay_log_peer("refused: queue %u, %s: %s (0x%" PRIx64 ", %" PRIu32 ")", q->index, side,
 		       why, value, len);
+}
+
+static int init_loop(struct shadow *s, unsigned int index)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u32 = LOOP_WAKE};
+	struct loop *l = &s->loops[index];
+
+	l->shadow = s;
+	l->index = index;
+	l->wake = -1;
+	pthread_mutex_init(&l->kept_lock, NULL);
+	l->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (l->epoll < 0)
+		return -errno;
+	if (s->nloops == 1)
+		return 0;
+	l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->wake < 0 || epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->wake, &ev))
+		return -errno;
+	return 0;
 }
 
 int shadow_init(struct shadow *s, struct relay *r, const struct shadow_options *options)
 {
 	s->relay = r;
 	s->options = *options;
-	s->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (s->epoll < 0)
-		return -errno;
+	s->nloops = options->threads;
+	s->trouble_fd = -1;
+	pthread_mutex_init(&s->alone, NULL);
+	pthread_mutex_init(&s->growing, NULL);
+	pthread_mutex_init(&s->rest.lock, NULL);
+	pthread_cond_init(&s->rest.resting_changed, NULL);
+	pthread_cond_init(&s->rest.released, NULL);
+	for (unsigned int i = 0; i < s->nloops; i++) {
+		int rc = init_loop(s, i);
+
+		if (rc)
+			return rc;
+	}
 	for (uint16_t i = 0; i < RING_MAX; i++) {
 		struct queue *q = &s->queues[i];
 
 		q->shadow = s;
+		q->loop = &s->loops[i % s->nloops];
 		q->index = i;
 		q->kick = q->call = q->back_kick = q->back_call = -1;
 		q->first = q->last = q->parked = FLIGHT_NONE;
@@ -98,7 +130,8 @@ static int pool_open(struct relay *r)
 		.size = s->options.pool_size,
 		.max = s->options.pool_max,
 		.dev = SHADOW_DEV,
-		.n_caches = 1, /* one thread */
+		/* One a thread; a pool that runs dry looks into no more than 16 (core/cache.c). */
+		.n_caches = s->nloops < 16 ? s->nloops : 16,
 		.huge_pages = s->options.huge_pages,
 	};
 	struct region *region = &r->mem.regions[0];
@@ -148,6 +181,19 @@ static void pool_close(struct relay *r)
 	s->pool = NULL;
 }
 
+bool shadow_grow(struct shadow *s)
+{
+	bool grown;
+
+	if (s->memfd->wake_fd < 0)
+		return false;
+	shadow_lock(s, &s->growing);
+	grown = sluice_memfd_balance(s->memfd) > 0;
+	shadow_unlock(s, &s->growing);
+	/* Another thread may have had it grow meanwhile. */
+	return grown || s->nloops > 1;
+}
+
 /* How much each queue is sure of; again whenever their number or the rings' memory changes. */
 static void divide(struct shadow *s)
 {
@@ -163,6 +209,7 @@ static void divide(struct shadow *s)
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		if (s->queues[i].held > s->share)
 			s->common += s->queues[i].held - s->share;
+	loop_room_came(s, NULL);
 }
 
 /* ---- rings ---- */
@@ -264,9 +311,9 @@ static void start_ready(struct relay *r, unsigned int index)
 	ring->recover = false;
 	loop_watch(q, q->kick, 0);
 	loop_watch(q, q->back_call, 1);
-	s->now = now_ns();
+	q->loop->now = now_ns();
 	q->spin = s->options.poll_ns;
-	q->slept_at = s->now;
+	q->slept_at = q->loop->now;
 	/* The driver's kick may have come before anybody listened. */
 	loop_activate(q);
 }
@@ -287,7 +334,7 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	struct ring *ring = &r->rings[index];
 	struct vu_msg m;
 
-	r->shadow->now = now_ns();
+	q->loop->now = now_ns();
 	if (ring->live && r->be.fd >= 0 && drain_begin(q)) {
 		vu_set(&m, VU_GET_VRING_BASE);
 		m.h.size = sizeof(m.p.state);
@@ -370,7 +417,7 @@ void shadow_ring_fds(struct relay *r, unsigned int index)
 	q->kick = r->rings[index].kick;
 	if (q->back_on)
 		loop_watch(q, q->kick, 0); /* if it is watched already: an error that means so */
-	r->shadow->now = now_ns();
+	q->loop->now = now_ns();
 	loop_activate(q);
 	q->call = r->rings[index].call;
 	ring_signal(q->call);

@@ -19,6 +19,7 @@
  *   dirty.c	    the log for live migration
  *   shadow.c	    all queues: start and stop, the pool
  *   loop.c	    whose turn it is: queues with work, spinning, sleeping
+ *   threads.c	    more than one loop: a thread each, and bringing them to rest
  *   stats.c	    counters, for the --stats socket
  *
  * A flight is a chain between being fetched from the guest's ring and being used there. Its record
@@ -27,6 +28,8 @@
  */
 #ifndef RELAY_SHADOW_H
 #define RELAY_SHADOW_H
+
+#include <pthread.h>
 
 #include <sluice/memfd.h>
 
@@ -37,6 +40,8 @@
 
 #define SHADOW_DEV    UINT64_C(0x100000000) /* the pool's first byte, as the backend has it */
 #define SHADOW_NUM    4096		    /* entries of the largest ring in this mode */
+#define LOOPS_MAX     64		    /* threads that serve queues */
+#define LOOP_WAKE     (2u * RING_MAX) /* in an epoll fd: the loop's own eventfd, and no queue's */
 #define FLIGHT_NONE   UINT16_MAX
 #define FLIGHT_FEW    8		      /* parts that a flight's own record holds */
 #define FLIGHT_PARTS  (2 * CHAIN_MAX) /* parts that any flight may have */
@@ -120,18 +125,23 @@ struct queue_stats {
 	uint64_t added[2][LATENCY_BUCKETS]; /* downwards, upwards */
 };
 
+struct loop;
 struct relay;
 struct pollfd;
 struct vu_msg;
 
+/* What a queue is served by: one of the loops, in turn with the loop's other queues. */
 struct queue {
-	struct shadow *shadow;
+	_Alignas(64) struct shadow *shadow; /* queues side by side are of different threads */
+	struct loop *loop;
 	uint16_t index;
 	bool guest_on;	/* the guest's end is attached: flights is there */
 	bool back_on;	/* the backend's end is */
 	bool broken;	/* the guest's ring is not read any more */
+	bool broke;	/* since a moment ago: the front-end has to be told */
 	bool active;	/* in the loop's list */
 	bool waits;	/* its next chain found no room; said in full */
+	bool tried;	/* and is about to be tried once more, before the queue sleeps */
 	bool whole;	/* used lengths are not believed */
 	bool in_order;	/* the guest gets its chains back in the order in which it offered them */
 	uint8_t honest; /* short used lengths that were right, up to USED_LEN_TRUST */
@@ -181,6 +191,42 @@ struct shadow_options {
 	uint64_t pool_max;
 	uint64_t poll_ns;
 	bool huge_pages;
+	unsigned int threads; /* that serve queues; 1: the one that does all else, too */
+};
+
+/*
+ * A loop serves the queues whose number, divided by the number of loops, leaves the loop's. With one
+ * loop, the thread that does everything else runs it in between; otherwise each has a thread
+ * (threads.c). What is not said to be shared is touched by the loop's thread, and by the control thread
+ * while all loops rest.
+ */
+struct loop {
+	struct shadow *shadow;
+	unsigned int index;
+	int epoll;
+	int wake; /* eventfd, by which another thread has it look; -1 if it has no thread */
+	unsigned int nactive;
+	uint16_t active[RING_MAX];
+	uint64_t now;	  /* ns */
+	uint64_t crowded; /* until when spinning is of no use, ns */
+	bool freed;	  /* room has come that no other thread has been told of */
+	bool trouble;	  /* the control thread has to see to something */
+	pthread_t thread;
+	/* Shared: the runs that its queues keep, under the lock; their number is looked at without. */
+	_Alignas(64) pthread_mutex_t kept_lock;
+	unsigned int nkept;
+	/* Shared: written by this loop, looked at by others, and the reverse. */
+	_Alignas(64) unsigned int nwaits; /* its queues whose next chain found no room */
+	bool room;			  /* there may be some now */
+};
+
+/* How the control thread has all loops rest. Under the lock, but that held is looked at without. */
+struct rest {
+	pthread_mutex_t lock;
+	pthread_cond_t resting_changed;
+	pthread_cond_t released;
+	bool held;
+	unsigned int resting;
 };
 
 struct shadow {
@@ -191,19 +237,10 @@ struct shadow {
 	uint8_t *pool;		    /* its memory */
 	uint64_t room;		    /* bytes of the pool, at its largest, that flights may have */
 	uint64_t share;		    /* what each queue may have of it for certain */
-	uint64_t common;	    /* bytes that queues have above that */
 	uint64_t rings;		    /* bytes of the pool in shadow rings and blocks */
-	struct queue *waiting;	    /* the one that gets common room next */
-	unsigned int nwaits;	    /* queues whose next chain found no room */
 	bool strict_layout;	    /* descriptors go down as the guest framed them */
-	int epoll;
-	int stats_fd; /* listening, or -1 */
-	unsigned int nactive;
-	uint16_t active[RING_MAX];
-	uint64_t now;	       /* ns */
-	unsigned int nkept;    /* runs that queues keep */
-	uint64_t memory_moves; /* until when memory is missing, ns */
-	uint64_t crowded;      /* until when spinning is of no use, ns */
+	int stats_fd;		    /* listening, or -1 */
+	uint64_t memory_moves;	    /* until when memory is missing, ns */
 	struct dirty dirty;
 	void *ledger; /* the in-flight buffer of the front-end, or NULL */
 	size_t ledger_len;
@@ -212,9 +249,37 @@ struct shadow {
 	uint64_t refused[REFUSALS];
 	uint64_t connects;
 	uint64_t pool_max_used;	   /* of pools that are gone */
-	const char *backend_broke; /* set when the backend has to go */
+	const char *backend_broke; /* set when the backend has to go; shared */
+	unsigned int nloops;
+	int trouble_fd; /* eventfd, by which loops tell the control thread; -1 with one loop */
+	struct rest rest;
+	pthread_mutex_t alone;		    /* who has waited for room tries again under it */
+	pthread_mutex_t growing;	    /* the pool's size */
+	_Alignas(64) uint64_t common;	    /* bytes that queues have above their shares; shared */
+	_Alignas(64) struct queue *waiting; /* the one that gets common room next; shared */
+	struct loop loops[LOOPS_MAX];
 	struct queue queues[RING_MAX];
 };
+
+/* A lock that is needed only where there are threads. */
+static inline void shadow_lock(struct shadow *s, pthread_mutex_t *lock)
+{
+	if (s->nloops > 1)
+		pthread_mutex_lock(lock);
+}
+
+static inline void shadow_unlock(struct shadow *s, pthread_mutex_t *lock)
+{
+	if (s->nloops > 1)
+		pthread_mutex_unlock(lock);
+}
+
+/* To a counter that one thread writes and the control thread reads meanwhile. Relaxed: nothing
+ * follows from it but itself. */
+static inline void stats_add(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
 
 /* place.c */
 
@@ -271,12 +336,13 @@ void kept_put(struct queue *q, uint32_t at);
 bool kept_take(struct queue *q, uint64_t len, uint32_t *at, uint64_t *size);
 
 /**
- * kept_make_room - give runs back if the queue would have too much with @len bytes more
+ * kept_make_room - give runs back if the queue has too much with what it keeps and @len bytes more
  */
 void kept_make_room(struct queue *q, uint64_t len);
 
-/* Clear and give back a queue's runs, all queues' (whether there were any); the pool is gone. */
-void kept_flush(struct queue *q);
+/* Clear and give back a queue's runs, all queues' of all loops: whether there were any; the pool is
+ * gone. */
+bool kept_flush(struct queue *q);
 bool kept_flush_all(struct shadow *s);
 void kept_forget(struct queue *q);
 
@@ -444,6 +510,13 @@ void stats_serve(struct shadow *s);
 /* shadow.c */
 
 /**
+ * shadow_grow - have the pool grow if it can
+ *
+ * Return: whether it is worth another try to get a slot.
+ */
+bool shadow_grow(struct shadow *s);
+
+/**
  * shadow_init - at the start of the process
  * @options: kept
  *
@@ -486,20 +559,36 @@ uint64_t now_ns(void);
 /**
  * loop_run - move chains until there are none, or for a slice of time
  *
+ * l->trouble is set if loop_trouble() has to be called.
+ *
  * Return: true if it is to be called again at once; false if everybody is asked to notify, by the
- * epoll fd.
+ * epoll fd, or the control thread has to do something first.
  */
-bool loop_run(struct relay *r);
+bool loop_run(struct loop *l);
 
 /**
- * loop_events - somebody has notified: the epoll fd is readable
+ * loop_trouble - see to what loops have found: a backend or a guest that broke a rule
+ *
+ * Context: the control thread, while all loops rest.
  */
-void loop_events(struct relay *r);
+void loop_trouble(struct relay *r);
+
+/**
+ * loop_events - wait until somebody notifies
+ * @timeout: milliseconds at most, or -1; 0 if the epoll fd is readable
+ */
+void loop_events(struct loop *l, int timeout);
 
 /**
  * loop_pause - milliseconds that the loop may sleep at most: -1 if for ever
  */
-int loop_pause(struct relay *r);
+int loop_pause(struct loop *l);
+
+/**
+ * loop_room_came - have all queues that wait for room in the pool try again
+ * @from: the caller's loop, NULL for none
+ */
+void loop_room_came(struct shadow *s, struct loop *from);
 
 /* Look after a queue from now on; leave it alone. */
 void loop_activate(struct queue *q);
@@ -512,5 +601,32 @@ void loop_deactivate(struct queue *q);
  */
 void loop_watch(struct queue *q, int fd, unsigned int side);
 void loop_unwatch(struct queue *q, int fd);
+
+/* threads.c; without effect where there is one loop */
+
+/**
+ * threads_start - start a thread for each loop, all resting
+ *
+ * Context: without privileges, before the seccomp filter: threads inherit the former, and cannot be
+ * made after the latter.
+ *
+ * Return: 0 or a negative errno.
+ */
+int threads_start(struct shadow *s);
+
+/**
+ * threads_hold - have all loops rest; threads_release - have them go on
+ *
+ * Everything that is not said to be shared belongs to the control thread in between. Twice is as
+ * good as once.
+ */
+void threads_hold(struct shadow *s);
+void threads_release(struct shadow *s);
+
+/* Whether loops are to rest: looked at by each between two turns. */
+static inline bool threads_held(const struct shadow *s)
+{
+	return __atomic_load_n(&s->rest.held, __ATOMIC_RELAXED);
+}
 
 #endif

@@ -74,17 +74,23 @@ static void head(const char *name, const char *type, const char *help)
 	put("# HELP sluice_relay_%s %s\n# TYPE sluice_relay_%s %s\n", name, help, name, type);
 }
 
+static uint64_t counter(const struct queue *q, size_t offset)
+{
+	const void *at = (const char *)&q->stats + offset;
+
+	/* Its thread counts on meanwhile (stats_add()). */
+	return __atomic_load_n((const uint64_t *)at, __ATOMIC_RELAXED);
+}
+
 /* One line for each queue that has ever run. */
 static void each(const struct shadow *s, const char *name, const char *labels, size_t offset)
 {
 	for (unsigned int i = 0; i < RING_MAX; i++) {
 		const struct queue *q = &s->queues[i];
-		uint64_t value;
 
-		if (!q->stats.seen)
-			continue;
-		memcpy(&value, (const char *)&q->stats + offset, sizeof(value));
-		put("sluice_relay_%s{queue=\"%u\"%s} %" PRIu64 "\n", name, i, labels, value);
+		if (q->stats.seen)
+			put("sluice_relay_%s{queue=\"%u\"%s} %" PRIu64 "\n", name, i, labels,
+			    counter(q, offset));
 	}
 }
 
@@ -115,7 +121,8 @@ static void queues(const struct shadow *s)
 	head("in_flight", "gauge", "Chains fetched and not yet used.");
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		if (s->queues[i].stats.seen)
-			put("sluice_relay_in_flight{queue=\"%u\"} %u\n", i, s->queues[i].nflights);
+			put("sluice_relay_in_flight{queue=\"%u\"} %u\n", i,
+			    __atomic_load_n(&s->queues[i].nflights, __ATOMIC_RELAXED));
 }
 
 static void refused(const struct shadow *s)
@@ -129,7 +136,7 @@ static void refused(const struct shadow *s)
 	head("refused_total", "counter", "Accesses refused.");
 	for (unsigned int i = 0; i < REFUSALS; i++)
 		put("sluice_relay_refused_total{side=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
-		    names[i][0], names[i][1], s->refused[i]);
+		    names[i][0], names[i][1], __atomic_load_n(&s->refused[i], __ATOMIC_RELAXED));
 }
 
 static void pool(const struct shadow *s)
@@ -157,23 +164,17 @@ static void histogram(const struct shadow *s, const char *name, const char *labe
 		      unsigned int first, size_t buckets, size_t total)
 {
 	const char *open = *labels ? "{" : "", *close = *labels ? "}" : "";
-	uint64_t sum = 0, count = 0, value;
+	uint64_t sum = 0, count = 0;
 
 	for (unsigned int b = 0; b < LATENCY_BUCKETS; b++) {
-		for (unsigned int i = 0; i < RING_MAX; i++) {
-			memcpy(&value,
-			       (const char *)&s->queues[i].stats + buckets + b * sizeof(value),
-			       sizeof(value));
-			count += value;
-		}
+		for (unsigned int i = 0; i < RING_MAX; i++)
+			count += counter(&s->queues[i], buckets + b * sizeof(uint64_t));
 		if (b + 1 < LATENCY_BUCKETS)
 			put("sluice_relay_%s_bucket{%sle=\"%.9g\"} %" PRIu64 "\n", name, labels,
 			    (double)(UINT64_C(1) << first << b) / 1e9, count);
 	}
-	for (unsigned int i = 0; i < RING_MAX; i++) {
-		memcpy(&value, (const char *)&s->queues[i].stats + total, sizeof(value));
-		sum += value;
-	}
+	for (unsigned int i = 0; i < RING_MAX; i++)
+		sum += counter(&s->queues[i], total);
 	put("sluice_relay_%s_bucket{%sle=\"+Inf\"} %" PRIu64 "\n", name, labels, count);
 	put("sluice_relay_%s_sum%s%s%s %.9f\n", name, open, labels, close, (double)sum / 1e9);
 	put("sluice_relay_%s_count%s%s%s %" PRIu64 "\n", name, open, labels, close, count);

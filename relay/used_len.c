@@ -69,6 +69,6 @@ uint32_t used_len_copy(struct queue *q, const struct flight *f, uint32_t len)
 		return len;
 	}
 	q->whole = true;
-	q->stats.wrong_lengths++;
+	stats_add(&q->stats.wrong_lengths, 1);
 	return f->in;
 }

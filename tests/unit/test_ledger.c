@@ -94,6 +94,7 @@ static struct queue *attach(bool packed, uint32_t base)
 	shadow.guest.n = 0;
 	assert_int_equal(guest_map_raw(&shadow.guest, GPA, USER, BYTES, memory), 0);
 	q->shadow = &shadow;
+	q->loop = &shadow.loops[0];
 	shadow.ledger = ledger;
 	shadow.ledger_len = LEDGER;
 	shadow.ledger_queues = 1;
