@@ -130,8 +130,10 @@ static int pool_open(struct relay *r)
 		.size = s->options.pool_size,
 		.max = s->options.pool_max,
 		.dev = SHADOW_DEV,
-		/* One a thread; a pool that runs dry looks into no more than 16 (core/cache.c). */
-		.n_caches = s->nloops < 16 ? s->nloops : 16,
+		/* They are by processor: what a thread that has been moved has left in another one
+		 * counts as used. So few; and no more than a pool that runs dry looks into, which
+		 * is 16 (core/cache.c). */
+		.n_caches = (s->nloops + 3) / 4,
 		.huge_pages = s->options.huge_pages,
 	};
 	struct region *region = &r->mem.regions[0];
