@@ -10,14 +10,18 @@
 
 #include "pair.h"
 
-const struct pairing pair_split = {"split", false, false, false, false, false};
-const struct pairing pair_packed = {"packed", true, true, false, false, false};
-const struct pairing pair_to_packed = {"split to packed", false, true, false, false, false};
-const struct pairing pair_to_split = {"packed to split", true, false, false, false, false};
-const struct pairing pair_in_order_split = {"in order, split", false, false, false, true, true};
-const struct pairing pair_in_order_packed = {"in order, packed", true, true, false, true, true};
-const struct pairing pair_direct_split = {"direct, split", false, false, true, false, false};
-const struct pairing pair_direct_packed = {"direct, packed", true, true, true, false, false};
+const struct pairing pair_split = {"split", false, false, false, false, false, 0};
+const struct pairing pair_packed = {"packed", true, true, false, false, false, 0};
+const struct pairing pair_to_packed = {"split to packed", false, true, false, false, false, 0};
+const struct pairing pair_to_split = {"packed to split", true, false, false, false, false, 0};
+const struct pairing pair_in_order_split = {"in order, split", false, false, false, true, true, 0};
+const struct pairing pair_in_order_packed = {"in order, packed", true, true, false, true, true, 0};
+const struct pairing pair_threads_split = {
+	"two threads, split", false, false, false, false, false, 2};
+const struct pairing pair_threads_packed = {
+	"two threads, packed", true, true, false, false, false, 2};
+const struct pairing pair_direct_split = {"direct, split", false, false, true, false, false, 0};
+const struct pairing pair_direct_packed = {"direct, packed", true, true, true, false, false, 0};
 
 int pair_setup(void **state)
 {
@@ -29,6 +33,7 @@ int pair_setup(void **state)
 	if (peers_setup(&rig))
 		return -1;
 	p->rig = rig;
+	p->rig->threads = pairing->threads;
 	p->pairing = pairing;
 	vm_init(&p->vm, p->rig, pairing->guest_packed);
 	device_init(&p->device, p->rig);

@@ -3,7 +3,8 @@
  * pair.h - a guest and a device with a relay in mode shadow between them
  *
  * Theory of operation: the ring format is negotiated on each side by itself, so every test that is
- * listed with PAIR_TESTS() runs for all four pairings. "direct" has no relay: there the tests'
+ * listed with PAIR_TESTS() runs for all four pairings. What may go wrong with each ring served by a thread
+ * of its own is listed again with PAIR_THREADS_TESTS(). "direct" has no relay: there the tests'
  * own peers are tested, without which a failure would say nothing about the relay, and there the
  * device does find the guest's canary.
  */
@@ -19,6 +20,7 @@ struct pairing {
 	bool direct;
 	bool guest_in_order;
 	bool device_in_order;
+	unsigned int threads; /* of the relay that serve queues; 0: as many as it likes */
 };
 
 struct pair {
@@ -30,6 +32,7 @@ struct pair {
 
 extern const struct pairing pair_split, pair_packed, pair_to_packed, pair_to_split;
 extern const struct pairing pair_in_order_split, pair_in_order_packed; /* both sides */
+extern const struct pairing pair_threads_split, pair_threads_packed;   /* a thread for each ring */
 extern const struct pairing pair_direct_split, pair_direct_packed;
 
 /* For cmocka: the initial state is the pairing, the state afterwards a struct pair with nothing
@@ -51,5 +54,7 @@ void pair_well(struct pair *p);
 #define PAIR_TESTS(name)                                                                           \
 	PAIR_TEST(name, pair_split), PAIR_TEST(name, pair_packed),                                 \
 		PAIR_TEST(name, pair_to_packed), PAIR_TEST(name, pair_to_split)
+#define PAIR_THREADS_TESTS(name)                                                                   \
+	PAIR_TEST(name, pair_threads_split), PAIR_TEST(name, pair_threads_packed)
 
 #endif

@@ -248,6 +248,7 @@ int peers_teardown(void **state)
 static void relay_in(struct peers *rig, const char *mode, va_list ap)
 {
 	const char *program = getenv("SLUICE"), *argv[32];
+	char threads[16];
 	unsigned int n = 0;
 
 	argv[n++] = program ? program : "build/sluice";
@@ -258,6 +259,11 @@ static void relay_in(struct peers *rig, const char *mode, va_list ap)
 	argv[n++] = rig->back;
 	argv[n++] = "--mode";
 	argv[n++] = mode;
+	if (rig->threads) {
+		snprintf(threads, sizeof(threads), "%u", rig->threads);
+		argv[n++] = "--threads";
+		argv[n++] = threads;
+	}
 	do {
 		argv[n] = va_arg(ap, const char *);
 	} while (argv[n++] && n < 31);

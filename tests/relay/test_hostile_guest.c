@@ -534,6 +534,8 @@ int main(int argc, char **argv)
 		PAIR_TESTS(g4_random_rings_do_no_harm),
 		PAIR_TESTS(g4_rings_that_change_while_they_are_read_do_no_harm),
 		PAIR_TESTS(g3_a_chain_redirected_in_flight_goes_where_it_was_offered),
+		PAIR_TEST(g4_bad_chains_are_refused, pair_threads_split),
+		PAIR_TEST(g4_rings_that_change_while_they_are_read_do_no_harm, pair_threads_packed),
 	};
 
 	/* A test, or several, by name: the first argument, with wildcards. */

@@ -365,10 +365,14 @@ int main(int argc, char **argv)
 		PAIR_TEST(g4_more_regions_than_there_may_be_are_refused, pair_split),
 		PAIR_TEST(g4_memory_that_shrinks_does_not_kill, pair_split),
 		PAIR_TEST(g4_memory_that_shrinks_does_not_kill, pair_packed),
+		PAIR_TEST(g4_memory_that_shrinks_does_not_kill, pair_threads_split),
 		PAIR_TEST(g4_rings_outside_memory_are_refused, pair_split),
 		PAIR_TESTS(g5_memory_may_go_while_requests_are_in_flight),
 		PAIR_TESTS(g5_a_ring_is_stopped_with_requests_in_flight),
 		PAIR_TESTS(g5_a_front_end_may_leave_at_any_point),
+		PAIR_THREADS_TESTS(g5_memory_may_go_while_requests_are_in_flight),
+		PAIR_THREADS_TESTS(g5_a_ring_is_stopped_with_requests_in_flight),
+		PAIR_THREADS_TESTS(g5_a_front_end_may_leave_at_any_point),
 		PAIR_TEST(g4_random_messages_do_no_harm, pair_split),
 	};
 

@@ -15,12 +15,12 @@
 #define OUT 5u
 #define IN  40u
 
-static const struct pairing guest_split = {"guest, split", false, false, false, true, false};
-static const struct pairing guest_packed = {"guest, packed", true, false, false, true, false};
+static const struct pairing guest_split = {"guest, split", false, false, false, true, false, 0};
+static const struct pairing guest_packed = {"guest, packed", true, false, false, true, false, 0};
 static const struct pairing guest_both_packed = {
 	"guest, both packed", true, true, false, true, false};
-static const struct pairing device_split = {"device, split", false, false, false, false, true};
-static const struct pairing device_packed = {"device, packed", false, true, false, false, true};
+static const struct pairing device_split = {"device, split", false, false, false, false, true, 0};
+static const struct pairing device_packed = {"device, packed", false, true, false, false, true, 0};
 
 static void offer_all(struct vm *v, uint8_t seed, uint16_t *ids, unsigned int n)
 {

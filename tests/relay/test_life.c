@@ -171,6 +171,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		PAIR_TESTS(g5_a_chain_from_before_the_ring_is_enabled_is_served),
 		PAIR_TESTS(g5_a_killed_relay_leaves_nothing_undone),
+		PAIR_THREADS_TESTS(g5_a_killed_relay_leaves_nothing_undone),
 	};
 
 	/* A test, or several, by name: the first argument, with wildcards. */

@@ -383,6 +383,9 @@ int main(int argc, char **argv)
 		PAIR_TEST(g5_the_pool_holds_little_more_than_is_in_flight, pair_packed),
 		PAIR_TEST(g5_no_queue_gets_all_of_the_pool, pair_split),
 		PAIR_TEST(g5_no_queue_gets_all_of_the_pool, pair_packed),
+		PAIR_TEST(g6_the_figures_are_there, pair_threads_split),
+		PAIR_TEST(g5_the_pool_holds_little_more_than_is_in_flight, pair_threads_split),
+		PAIR_THREADS_TESTS(g5_no_queue_gets_all_of_the_pool),
 	};
 
 	/* A test, or several, by name: the first argument, with wildcards. */

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * test_threads.c - mode shadow with a thread for each ring
+ *
+ * Theory of operation: what only threads can get wrong. That they have given up what the process has;
+ * that they share the pool so that each gets on and none spins; that what is done to one ring or to all
+ * while another one is at work does that no harm; that a peer cannot stop one. Other tests' promises are
+ * listed again with two threads where they are (PAIR_THREADS_TESTS()). Names begin with the guarantee
+ * (THREAT-MODEL.md). ThreadSanitizer runs this one: two threads, every kind of message, and statistics.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pair.h"
+
+#define OUT 4u /* chains of a ring that are out at once */
+#define LARGE                                                                                      \
+	(VM_BUFFER + 0x30000) /* what all of them have to be read, behind a word of their own */
+#define LARGE_MAX (700u << 10)
+#define BACK	  1024u /* bytes that come back */
+
+static char stats_path[96];
+
+static void start(struct pair *p, const char *pool, const char *poll_us)
+{
+	snprintf(stats_path, sizeof(stats_path), "%s/stats", p->rig->dir);
+	device_start(&p->device);
+	peers_relay(p->rig, "--mode", "shadow", "--keep", "--pool-size", pool, "--pool-max", pool,
+		    "--poll", poll_us, "--stats", stats_path, NULL);
+	peers_connect(p->rig);
+	vm_up(&p->vm);
+}
+
+static void read_statistics(void)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	size_t n = 0;
+	ssize_t more;
+	char buf[4096];
+
+	memcpy(addr.sun_path, stats_path, strlen(stats_path));
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	shutdown(fd, SHUT_WR);
+	while ((more = read(fd, buf, sizeof(buf))) > 0)
+		n += (size_t)more;
+	assert_true(!more && n > 1000);
+	close(fd);
+}
+
+/* The threads of the relay, one after the other: 0 after the last. */
+static pid_t next_thread(DIR *dir)
+{
+	const struct dirent *e;
+
+	while ((e = readdir(dir)))
+		if (e->d_name[0] != '.')
+			return atoi(e->d_name);
+	return 0;
+}
+
+static DIR *threads_of(pid_t pid)
+{
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	assert_non_null(dir);
+	return dir;
+}
+
+/* What a thread's status says. */
+static bool status_has(pid_t thread, const char *line)
+{
+	char path[64], have[256];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", thread);
+	f = fopen(path, "re");
+	assert_non_null(f);
+	while (fgets(have, sizeof(have), f))
+		found |= !strncmp(have, line, strlen(line));
+	fclose(f);
+	return found;
+}
+
+static void g1_every_thread_has_given_up_its_rights(void **state)
+{
+	struct pair *p = *state;
+	unsigned int serve = 0;
+	pid_t thread;
+	DIR *dir;
+
+	p->rig->threads = 5; /* more than there are rings */
+	start(p, "4M", "50");
+	pair_well(p);
+	dir = threads_of(p->rig->relay);
+	while ((thread = next_thread(dir))) {
+		assert_true(status_has(thread, "CapPrm:\t0000000000000000"));
+		assert_true(status_has(thread, "CapEff:\t0000000000000000"));
+		assert_true(status_has(thread, "CapAmb:\t0000000000000000"));
+		assert_true(status_has(thread, "NoNewPrivs:\t1"));
+		assert_true(status_has(thread, "Seccomp:\t2"));
+		serve += status_has(thread, "Name:\trelay-queues/");
+	}
+	closedir(dir);
+	assert_int_equal(serve, 5);
+}
+
+/* ---- a pool that two threads want more of than there is ---- */
+
+struct lane {
+	unsigned int q;
+	unsigned int offered;
+	unsigned int back;
+	uint64_t random;
+	uint16_t id[OUT]; /* by which the ring knows the chain in each place */
+	bool busy[OUT];
+	uint32_t large[OUT];
+};
+
+static uint64_t place_of(const struct lane *l, unsigned int i)
+{
+	return VM_BUFFER + 0x8000 * l->q + 0x1000 * i;
+}
+
+static void offer(struct vm *v, struct lane *l, unsigned int i)
+{
+	const uint64_t at = place_of(l, i), word = (uint64_t)l->q << 32 | l->offered;
+
+	l->random = l->random * 6364136223846793005u + 1442695040888963407u;
+	l->large[i] = l->offered % 4 ? (uint32_t)(l->random >> 33) % LARGE_MAX + 1 : LARGE_MAX;
+
+	const struct piece pieces[] = {
+		{at, sizeof(word), false}, {LARGE, l->large[i], false}, {at + 0x400, BACK, true}};
+
+	vm_write(v, at, &word, sizeof(word));
+	memset(vm_at(v, at + 0x400), 0, BACK);
+	l->id[i] = vm_offer_indirect(v, l->q, pieces, 3, l->q * OUT + i);
+	l->busy[i] = true;
+	l->offered++;
+}
+
+static bool take(struct vm *v, struct lane *l)
+{
+	uint32_t id, len;
+	uint64_t at;
+	unsigned int i = 0;
+
+	if (!vm_poll(v, l->q, &id, &len))
+		return false;
+	while (i < OUT && !(l->busy[i] && l->id[i] == id))
+		i++;
+	assert_true(i < OUT);
+	at = place_of(l, i);
+	assert_int_equal(len, BACK);
+	for (unsigned int b = 0; b < BACK; b++) {
+		const uint32_t from = b % (8 + l->large[i]);
+		const uint64_t gpa = from < 8 ? at + from : LARGE + from - 8;
+
+		assert_int_equal(*vm_at(v, at + 0x400 + b), *vm_at(v, gpa) ^ 0xa5);
+	}
+	l->busy[i] = false;
+	l->back++;
+	return true;
+}
+
+/* Offers until so many have been, takes until all are back. */
+static void move(struct vm *v, struct lane lanes[VM_RINGS], unsigned int chains)
+{
+	unsigned int idle = 0;
+
+	while (lanes[0].back < chains || lanes[1].back < chains) {
+		bool any = false;
+
+		for (unsigned int q = 0; q < VM_RINGS; q++) {
+			struct lane *l = &lanes[q];
+			bool more = false;
+
+			while (take(v, l))
+				any = true;
+			for (unsigned int i = 0; i < OUT; i++)
+				if (!l->busy[i] && l->offered < chains) {
+					offer(v, l, i);
+					more = true;
+				}
+			if (more)
+				vm_kick(v, q);
+		}
+		if (any) {
+			idle = 0;
+			continue;
+		}
+		poll(NULL, 0, 1);
+		if (++idle == 30000)
+			fail_msg("nothing moves: %u and %u of %u are back", lanes[0].back,
+				 lanes[1].back, chains);
+	}
+}
+
+static void fill_large(struct vm *v)
+{
+	static uint8_t bytes[LARGE_MAX];
+
+	for (unsigned int i = 0; i < LARGE_MAX; i++)
+		bytes[i] = (uint8_t)(i * 7 + (i >> 9));
+	vm_write(v, LARGE, bytes, sizeof(bytes));
+}
+
+/* Chains of which two do not fit beside each other: all come back, whole, of both rings. With --poll 0
+ * a queue that waits for room sleeps at once. */
+static void share_a_tiny_pool(struct pair *p, const char *poll_us)
+{
+	struct lane lanes[VM_RINGS] = {{.q = 0, .random = 1}, {.q = 1, .random = 2}};
+	struct vm *v = &p->vm;
+
+	start(p, "2M", poll_us);
+	fill_large(v);
+	for (unsigned int chains = 30; chains <= 120; chains += 30) {
+		move(v, lanes, chains);
+		read_statistics();
+		vm_check(v);
+	}
+	pair_well(p);
+}
+
+static void g5_threads_share_a_tiny_pool(void **state)
+{
+	share_a_tiny_pool(*state, "50");
+}
+
+static void g5_threads_that_sleep_share_a_tiny_pool(void **state)
+{
+	share_a_tiny_pool(*state, "0");
+}
+
+static unsigned long switches(pid_t pid)
+{
+	unsigned long n, sum = 0;
+	char path[64], line[256];
+	DIR *dir = threads_of(pid);
+	pid_t thread;
+	FILE *f;
+
+	while ((thread = next_thread(dir))) {
+		snprintf(path, sizeof(path), "/proc/%d/status", thread);
+		f = fopen(path, "re");
+		assert_non_null(f);
+		while (fgets(line, sizeof(line), f))
+			if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1 ||
+			    sscanf(line, "nonvoluntary_ctxt_switches: %lu", &n) == 1)
+				sum += n;
+		fclose(f);
+	}
+	closedir(dir);
+	return sum;
+}
+
+/* For a while no thread makes a system call, nor is any running. */
+static void comes_to_rest(struct pair *p)
+{
+	unsigned long before;
+
+	for (unsigned int i = 0; i < 60; i++) {
+		before = switches(p->rig->relay);
+		poll(NULL, 0, 300);
+		if (switches(p->rig->relay) == before)
+			return;
+	}
+	fail_msg("the relay does not come to rest");
+}
+
+/* A processor is not burnt over room that nobody gives back, nor when there is nothing to do. */
+static void g5_threads_that_wait_for_room_sleep(void **state)
+{
+	struct lane lanes[VM_RINGS] = {{.q = 0, .random = 3}, {.q = 1, .random = 4}};
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+
+	start(p, "2M", "50");
+	fill_large(v);
+	comes_to_rest(p);
+	p->device.script->hold = true;
+	for (unsigned int i = 0; i < OUT; i++)
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			offer(v, &lanes[q], i);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_kick(v, q);
+	comes_to_rest(p);
+	p->device.script->hold = false;
+	move(v, lanes, 2 * OUT);
+	pair_well(p);
+}
+
+/* ---- one ring is at work while things happen to the other, or to both ---- */
+
+static void nothing(struct pair *p)
+{
+	(void)p;
+}
+
+static void ring_again(struct pair *p)
+{
+	vm_ring_revive(&p->vm, 0);
+}
+
+static void other_fds(struct pair *p)
+{
+	struct vm_ring *r = &p->vm.rings[0];
+
+	assert_int_equal(fe_ack_u64(p->rig, VU_SET_VRING_CALL, 0, r->call), 0);
+	assert_int_equal(fe_ack_u64(p->rig, VU_SET_VRING_KICK, 0, r->kick), 0);
+	assert_int_equal(fe_ack_u64(p->rig, VU_SET_VRING_ERR, 0, r->err), 0);
+}
+
+static void memory_comes_and_goes(struct pair *p)
+{
+	const uint64_t far = VM_GPA + 0x10000000;
+	int file = make_memfd("more", VM_HALF);
+
+	assert_int_equal(fe_region(p->rig, VU_ADD_MEM_REG, far, far, VM_HALF, 0, file), 0);
+	assert_int_equal(fe_region(p->rig, VU_REM_MEM_REG, far, far, VM_HALF, 0, -1), 0);
+	close(file);
+}
+
+static void disabled_for_a_moment(struct pair *p)
+{
+	assert_int_equal(fe_ack_state(p->rig, VU_SET_VRING_ENABLE, 0, 0), 0);
+	assert_int_equal(fe_ack_state(p->rig, VU_SET_VRING_ENABLE, 0, 1), 0);
+}
+
+static void broken_ring(struct pair *p)
+{
+	struct vm *v = &p->vm;
+	uint64_t n;
+
+	/* A chain that is not memory, and the ring anew when that has been noticed. */
+	vm_ring_revive(v, 0);
+	vm_descriptor(v, 0, 0, VM_GPA - 0x1000, 16, 0, 0);
+	vm_publish(v, 0, 1);
+	for (unsigned int i = 0; read(v->rings[0].err, &n, sizeof(n)) < 0; i++) {
+		assert_true(i < 30000);
+		poll(NULL, 0, 1);
+	}
+	vm_ring_revive(v, 0);
+}
+
+static void device_again(struct pair *p)
+{
+	device_kill(&p->device);
+	device_start(&p->device);
+}
+
+static void sinful_device(struct pair *p)
+{
+	struct device_script *s = p->device.script;
+	const uint32_t done = s->sinned;
+
+	s->sin = SIN_ID_RANGE;
+	s->times = 1;
+	device_wait(&p->device, &s->sinned, done + 1);
+	s->sin = SIN_NONE;
+}
+
+static void g5_a_ring_at_work_does_not_mind_the_other(void **state)
+{
+	static void (*const what[])(struct pair *) = {
+		nothing,
+		ring_again,
+		other_fds,
+		memory_comes_and_goes,
+		disabled_for_a_moment,
+		broken_ring,
+		device_again,
+		sinful_device,
+	};
+	/* The other one's, which is left alone by move(). */
+	struct lane lanes[VM_RINGS] = {{.q = 0, .offered = 1u << 20, .back = 1u << 20},
+				       {.q = 1, .random = 5}};
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+
+	start(p, "4M", "50");
+	fill_large(v);
+	for (unsigned int round = 0; round < 3; round++) {
+		for (size_t i = 0; i < sizeof(what) / sizeof(what[0]); i++) {
+			for (unsigned int n = 0; n < OUT; n++)
+				offer(v, &lanes[1], n);
+			vm_kick(v, 1);
+			what[i](p);
+			move(v, lanes, lanes[1].offered + 2);
+			vm_check(v);
+			vm_echo(v, 0);
+		}
+	}
+	pair_well(p);
+}
+
+/* An eventfd that a peer has filled blocks whoever writes to it. */
+static void g5_a_full_eventfd_stops_no_thread(void **state)
+{
+	const uint64_t full = UINT64_MAX - 1;
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+	const int call = v->rings[0].call;
+	uint64_t n;
+
+	start(p, "4M", "50");
+	pair_well(p);
+	for (unsigned int round = 0; round < 2; round++) {
+		assert_int_equal(fcntl(call, F_SETFL, O_NONBLOCK), 0);
+		do {
+			(void)!read(call, &n, sizeof(n));
+		} while (write(call, &full, sizeof(full)) != sizeof(full));
+		assert_int_equal(fcntl(call, F_SETFL, 0), 0); /* now writing to it blocks */
+		vm_echo(v, 0);
+		vm_echo(v, 1);
+		(void)fe_get(p->rig, VU_GET_FEATURES);
+		vm_echo(v, 0);
+		vm_echo(v, 1);
+	}
+	assert_int_equal(fcntl(call, F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(read(call, &n, sizeof(n)), sizeof(n));
+	vm_ring_revive(v, 0);
+	pair_well(p);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		PAIR_TEST(g1_every_thread_has_given_up_its_rights, pair_threads_split),
+		PAIR_THREADS_TESTS(g5_threads_share_a_tiny_pool),
+		PAIR_TEST(g5_threads_that_sleep_share_a_tiny_pool, pair_threads_split),
+		PAIR_TEST(g5_threads_that_wait_for_room_sleep, pair_threads_split),
+		PAIR_THREADS_TESTS(g5_a_ring_at_work_does_not_mind_the_other),
+		PAIR_TEST(g5_a_full_eventfd_stops_no_thread, pair_threads_split),
+	};
+
+	/* A test, or several, by name: the first argument, with wildcards. */
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
+}
