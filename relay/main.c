@@ -6,7 +6,7 @@
  * -------------------
  * The relay stands between a vhost-user front-end (the VMM) and a vhost-user back-end, neither of
  * which knows of it, and sees to it that the back-end gets the memory that it is meant to have and
- * no other (memory.c). It is in the control path only: the guest's requests pass it by.
+ * no other (memory.c). In filter mode it is in the control path only: the guest's requests pass it by.
  *
  * Everything that needs a right is done here first: the listening socket, the helper with its way
  * to the file system (door.c). Then the process confines itself (confine.c), and only then is a

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * load.c - a stock vhost-user front-end under load: libblkio on one socket, one queue, one thread
+ * load.c - a stock vhost-user front-end under load: libblkio on one socket, a thread for each queue
  *
  * Theory of operation
  * -------------------
- *	load SOCKET read|write BLOCK_SIZE DEPTH SECONDS wait|poll
+ *	load SOCKET read|write BLOCK_SIZE DEPTH SECONDS wait|poll [QUEUES]
  *	load SOCKET idle BLOCK_SIZE DEPTH SECONDS wait|poll
  *	load SOCKET verify BLOCK_SIZE DEPTH ROUNDS wait|poll
  *
- * Keeps DEPTH requests of BLOCK_SIZE in flight, each at a random aligned place of the disk. "wait"
+ * Keeps DEPTH requests of BLOCK_SIZE in flight on each queue (1), each at a random aligned place of the disk. "wait"
  * sleeps on the queue's eventfd when nothing has completed, "poll" spins (a poll queue). A quarter
  * of a second at the beginning does not count. Prints one line for bench/relay.sh:
  *
  *	IOPS MEAN_US P50_US P99_US
  *
  * Latency is taken per request only at depth 1, where it is one reading of the clock for two
- * requests; at greater depths the clock would be part of what is measured, and the columns are 0.
+ * requests; at greater depths the clock would be part of what is measured, and the columns are 0. With
+ * several queues IOPS is the sum, and the others are those of the first queue.
  *
  * "idle" makes one request and then leaves the device alone.
  *
@@ -25,6 +26,7 @@
  * read that does not arrive shows. Requests that fail are failures too.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,10 +37,11 @@
 
 #include <blkio.h>
 
-#define MAX_DEPTH 128
-#define RAMP_NS	  UINT64_C(250000000)
-#define BUCKETS	  4096 /* of 64 ns: up to 262 us, and all that is above in the last */
-#define BUCKET_NS 64
+#define MAX_DEPTH  128
+#define MAX_QUEUES 8
+#define RAMP_NS	   UINT64_C(250000000)
+#define BUCKETS	   4096 /* of 64 ns: up to 262 us, and all that is above in the last */
+#define BUCKET_NS  64
 
 struct load {
 	struct blkio *disk;
@@ -49,6 +52,18 @@ struct load {
 	unsigned int depth;
 	uint64_t random;
 	uint64_t seed;
+	unsigned int queues;
+	unsigned int number; /* of the queue */
+};
+
+/* One queue's part of a measurement. */
+struct part {
+	struct load load;
+	pthread_t thread;
+	bool write_it;
+	double seconds;
+	double iops, mean_us, p50_us, p99_us;
+	uint64_t buckets[BUCKETS];
 };
 
 static _Noreturn void fail(const char *what, int error)
@@ -81,7 +96,7 @@ static uint64_t next_random(uint64_t *x)
 
 static uint8_t *buffer(const struct load *l, unsigned int slot)
 {
-	return (uint8_t *)l->region.addr + slot * l->size;
+	return (uint8_t *)l->region.addr + (l->number * l->depth + slot) * l->size;
 }
 
 static void start(struct load *l, const char *path, bool poll)
@@ -91,17 +106,26 @@ static void start(struct load *l, const char *path, bool poll)
 	must("virtio-blk-vhost-user", blkio_create("virtio-blk-vhost-user", &l->disk));
 	must("path", blkio_set_str(l->disk, "path", path));
 	must("connect", blkio_connect(l->disk));
-	must("num-queues", blkio_set_int(l->disk, "num-queues", !poll));
-	must("num-poll-queues", blkio_set_int(l->disk, "num-poll-queues", poll));
+	must("num-queues", blkio_set_int(l->disk, "num-queues", poll ? 0 : (int)l->queues));
+	must("num-poll-queues",
+	     blkio_set_int(l->disk, "num-poll-queues", poll ? (int)l->queues : 0));
 	must("start", blkio_start(l->disk));
 	must("capacity", blkio_get_uint64(l->disk, "capacity", &capacity));
 	l->blocks = capacity / l->size;
 	if (!l->blocks)
 		fail("the disk is smaller than a block", EINVAL);
-	must("memory", blkio_alloc_mem_region(l->disk, &l->region, l->size * l->depth));
+	must("memory", blkio_alloc_mem_region(l->disk, &l->region, l->size * l->depth * l->queues));
 	must("map", blkio_map_mem_region(l->disk, &l->region));
 	memset(l->region.addr, 0x5a, l->region.len);
-	l->queue = poll ? blkio_get_poll_queue(l->disk, 0) : blkio_get_queue(l->disk, 0);
+}
+
+static void choose(struct load *l, int number, bool poll)
+{
+	l->number = (unsigned int)number;
+	l->queue = poll ? blkio_get_poll_queue(l->disk, number) : blkio_get_queue(l->disk, number);
+	if (!l->queue)
+		fail("there is no such queue", EINVAL);
+	l->random = l->random * 31 + l->number;
 }
 
 static void submit(struct load *l, bool write_it, uint64_t block, unsigned int slot)
@@ -135,11 +159,14 @@ static double percentile(const uint64_t *buckets, uint64_t total, double share)
 	return (double)(i * BUCKET_NS + BUCKET_NS / 2) / 1000;
 }
 
-static void measure(struct load *l, bool write_it, double seconds)
+static void *measure_queue(void *arg)
 {
-	static uint64_t buckets[BUCKETS];
+	struct part *p = arg;
+	struct load *l = &p->load;
+	const bool write_it = p->write_it;
+	uint64_t *buckets = p->buckets;
 	struct blkio_completion c[MAX_DEPTH];
-	const uint64_t begin = now_ns() + RAMP_NS, end = begin + (uint64_t)(seconds * 1e9);
+	const uint64_t begin = now_ns() + RAMP_NS, end = begin + (uint64_t)(p->seconds * 1e9);
 	uint64_t done = 0, counted = 0, first = 0, last = now_ns(), now, ns;
 
 	for (unsigned int i = 0; i < l->depth; i++)
@@ -168,12 +195,38 @@ static void measure(struct load *l, bool write_it, double seconds)
 	}
 	if (!first || !done)
 		fail("nothing was measured", ETIME);
+	p->iops = (double)done * 1e9 / (double)(last - first);
+	if (l->depth == 1) {
+		p->mean_us = (double)(last - first) / 1000 / (double)done;
+		p->p50_us = percentile(buckets, counted, 0.5);
+		p->p99_us = percentile(buckets, counted, 0.99);
+	}
+	return NULL;
+}
+
+static void measure(const struct load *l, bool write_it, double seconds, bool poll)
+{
+	static struct part parts[MAX_QUEUES];
+	double iops = 0;
+
+	for (unsigned int i = 0; i < l->queues; i++) {
+		parts[i] = (struct part){.load = *l, .write_it = write_it, .seconds = seconds};
+		choose(&parts[i].load, (int)i, poll);
+	}
+	/* The first queue's is this thread. */
+	for (unsigned int i = 1; i < l->queues; i++)
+		must("thread", -pthread_create(&parts[i].thread, NULL, measure_queue, &parts[i]));
+	measure_queue(&parts[0]);
+	for (unsigned int i = 0; i < l->queues; i++) {
+		if (i)
+			pthread_join(parts[i].thread, NULL);
+		iops += parts[i].iops;
+	}
 	if (l->depth > 1)
-		printf("%.0f 0 0 0\n", (double)done * 1e9 / (double)(last - first));
+		printf("%.0f 0 0 0\n", iops);
 	else
-		printf("%.0f %.3f %.3f %.3f\n", (double)done * 1e9 / (double)(last - first),
-		       (double)(last - first) / 1000 / (double)done,
-		       percentile(buckets, counted, 0.5), percentile(buckets, counted, 0.99));
+		printf("%.0f %.3f %.3f %.3f\n", iops, parts[0].mean_us, parts[0].p50_us,
+		       parts[0].p99_us);
 }
 
 /* What a block has to hold: words that depend on the run, the block and the place in it. */
@@ -282,23 +335,30 @@ static void idle(struct load *l, unsigned int seconds)
 
 int main(int argc, char **argv)
 {
-	struct load l = {.random = now_ns() | 1, .seed = now_ns()};
+	struct load l = {.random = now_ns() | 1, .seed = now_ns(), .queues = 1};
+	bool poll;
 
-	if (argc != 7)
+	if (argc != 7 && argc != 8)
 		fail("usage: load SOCKET read|write|idle|verify BLOCK_SIZE DEPTH SECONDS|ROUNDS "
-		     "wait|poll",
+		     "wait|poll [QUEUES]",
 		     EINVAL);
+	if (argc == 8)
+		l.queues = (unsigned int)strtoul(argv[7], NULL, 0);
+	if (!l.queues || l.queues > MAX_QUEUES)
+		fail("one to eight queues", EINVAL);
 	l.size = strtoul(argv[3], NULL, 0);
 	l.depth = (unsigned int)strtoul(argv[4], NULL, 0);
 	if (!l.size || l.size % 512 || !l.depth || l.depth > MAX_DEPTH)
 		fail("block size has to be whole sectors, and depth 1 to 128", EINVAL);
-	start(&l, argv[1], !strcmp(argv[6], "poll"));
+	poll = !strcmp(argv[6], "poll");
+	start(&l, argv[1], poll);
+	choose(&l, 0, poll);
 	if (!strcmp(argv[2], "verify"))
 		verify(&l, strtoul(argv[5], NULL, 0));
 	else if (!strcmp(argv[2], "idle"))
 		idle(&l, (unsigned int)strtoul(argv[5], NULL, 0));
 	else
-		measure(&l, !strcmp(argv[2], "write"), strtod(argv[5], NULL));
+		measure(&l, !strcmp(argv[2], "write"), strtod(argv[5], NULL), poll);
 	blkio_destroy(&l.disk);
 	return 0;
 }

@@ -18,7 +18,7 @@
 static const struct pairing guest_split = {"guest, split", false, false, false, true, false, 0};
 static const struct pairing guest_packed = {"guest, packed", true, false, false, true, false, 0};
 static const struct pairing guest_both_packed = {
-	"guest, both packed", true, true, false, true, false};
+	"guest, both packed", true, true, false, true, false, 0};
 static const struct pairing device_split = {"device, split", false, false, false, false, true, 0};
 static const struct pairing device_packed = {"device, packed", false, true, false, false, true, 0};
 
