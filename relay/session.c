@@ -189,7 +189,7 @@ static bool run_queues(struct relay *r)
 		if (s->loops[0].trouble)
 			loop_trouble(r);
 		s->loops[0].trouble = false;
-	} else if (!s->guest.gone) {
+	} else if (!__atomic_load_n(&s->guest.gone, __ATOMIC_RELAXED)) {
 		threads_release(s);
 	}
 	return busy;

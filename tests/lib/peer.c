@@ -378,8 +378,9 @@ void peers_qsd_start(struct peers *rig)
 	assert_int_equal(truncate(disk, 1 << 20), 0);
 	snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=d,filename=%s", disk);
 	snprintf(export, sizeof(export),
-		 "type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s",
-		 rig->back);
+		 "type=vhost-user-blk,id=e,node-name=d,writable=on,num-queues=%u,addr.type=unix,"
+		 "addr.path=%s",
+		 rig->disk_queues ? rig->disk_queues : 1, rig->back);
 	unlink(rig->back);
 	rig->backend = fork();
 	assert_true(rig->backend >= 0);

@@ -80,11 +80,12 @@ struct peers {
 	char pool_path[80];
 	pid_t backend;
 	pid_t relay;
-	unsigned int threads; /* given to the relay, if not 0 */
-	int fe;		      /* the front-end's connection */
-	int pool;	      /* fd of the pool file */
-	int ram;	      /* fd of private guest RAM */
-	uint8_t *mem;	      /* the pool, mapped */
+	unsigned int threads;	  /* given to the relay, if not 0 */
+	unsigned int disk_queues; /* of the stock backend, if not 0 */
+	int fe;			  /* the front-end's connection */
+	int pool;		  /* fd of the pool file */
+	int ram;		  /* fd of private guest RAM */
+	uint8_t *mem;		  /* the pool, mapped */
 	int kick;
 	int call;
 	int err;

@@ -477,6 +477,88 @@ static void g5_a_full_eventfd_stops_no_thread(void **state)
 	pair_well(p);
 }
 
+/* ---- a stock backend ---- */
+
+#define BLOCK	 4096u
+#define REQUESTS 4u /* of each ring */
+
+/* Request i of a ring (virtio 1.2, 5.2.6). */
+static void disk_request(struct vm *v, unsigned int q, unsigned int i, bool write_it,
+			 uint64_t block)
+{
+	const uint64_t at = VM_BUFFER + 0x2000 * (REQUESTS * q + i), sector = block * (BLOCK / 512);
+	const struct piece pieces[] = {
+		{at, 16, false}, {at + 0x1000, BLOCK, !write_it}, {at + 16, 1, true}};
+	const uint32_t head[4] = {write_it, 0, (uint32_t)sector, 0};
+
+	vm_write(v, at, head, sizeof(head));
+	*vm_at(v, at + 16) = 0xff;
+	vm_offer(v, q, pieces, 3);
+}
+
+static uint8_t *disk_data(struct vm *v, unsigned int q, unsigned int i)
+{
+	return vm_at(v, VM_BUFFER + 0x2000 * (REQUESTS * q + i) + 0x1000);
+}
+
+static void disk_all(struct pair *p, bool write_it, bool crossed, bool die)
+{
+	struct vm *v = &p->vm;
+	uint32_t id, len;
+
+	for (unsigned int q = 0; q < VM_RINGS; q++) {
+		for (unsigned int i = 0; i < REQUESTS; i++)
+			disk_request(v, q, i, write_it,
+				     REQUESTS * (crossed ? VM_RINGS - 1 - q : q) + i);
+		vm_kick(v, q);
+	}
+	if (die) {
+		peers_backend_kill(p->rig);
+		peers_qsd_start(p->rig);
+	}
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		for (unsigned int i = 0; i < REQUESTS; i++)
+			vm_wait(v, q, &id, &len);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		for (unsigned int i = 0; i < REQUESTS; i++)
+			assert_int_equal(*(disk_data(v, q, i) - 0x1000 + 16), 0);
+}
+
+/* What one ring writes the other one reads, and the daemon dies at work. */
+static void g5_a_stock_disk_serves_two_rings(void **state)
+{
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+
+	if (access(PEERS_QSD, X_OK))
+		skip();
+	p->rig->disk_queues = VM_RINGS;
+	peers_qsd_start(p->rig);
+	peers_relay(p->rig, "--mode", "shadow", "--keep", NULL);
+	peers_connect(p->rig);
+	vm_up(v);
+	for (unsigned int round = 0; round < 30; round++) {
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			for (unsigned int i = 0; i < REQUESTS; i++)
+				memset(disk_data(v, q, i), (int)(round * 8 + q * REQUESTS + i),
+				       BLOCK);
+		disk_all(p, true, false, round % 10 == 4);
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			for (unsigned int i = 0; i < REQUESTS; i++)
+				memset(disk_data(v, q, i), 0xee, BLOCK);
+		disk_all(p, false, true, round % 10 == 9);
+		for (unsigned int q = 0; q < VM_RINGS; q++)
+			for (unsigned int i = 0; i < REQUESTS; i++)
+				for (unsigned int b = 0; b < BLOCK; b++)
+					assert_int_equal(
+						disk_data(v, q, i)[b],
+						(uint8_t)(round * 8 + (1 - q) * REQUESTS + i));
+	}
+	assert_int_equal(waitpid(p->rig->relay, NULL, WNOHANG), 0);
+	assert_false(peers_logged(p->rig, "refused"));
+	assert_false(peers_logged(p->rig, "ThreadSanitizer"));
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -487,6 +569,7 @@ int main(int argc, char **argv)
 		PAIR_TEST(g5_room_from_one_thread_wakes_the_other, pair_threads_split),
 		PAIR_THREADS_TESTS(g5_a_ring_at_work_does_not_mind_the_other),
 		PAIR_TEST(g5_a_full_eventfd_stops_no_thread, pair_threads_split),
+		PAIR_TEST(g5_a_stock_disk_serves_two_rings, pair_threads_split),
 	};
 
 	/* A test, or several, by name: the first argument, with wildcards. */
