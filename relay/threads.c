@@ -19,7 +19,9 @@
  * and is held soon.
  *
  * What the loops share while they run, and why that is right:
- *   the guest's memory     read-only tables; guest.hint is a hint, whichever loop wrote it
+ *   the guest's memory     the tables are not written; what is in it changes at any time by the guest's
+ *			    processors, and by another loop if the guest has offered the same bytes twice:
+ *			    words that mean something are read once and checked, the rest is only copied
  *   the pool		    locks of its own (core/)
  *   room in the pool	    place.c and loop.c: no queue gets more than it may, none sleeps that could go on
  *   runs that are kept	    under the lock of the loop whose they are: any loop may flush them
