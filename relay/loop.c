@@ -229,7 +229,12 @@ bool loop_run(struct loop *l)
 	uint64_t end;
 
 	wake_waiting(l);
-	if (!l->nactive || stands_still(s))
+	if (stands_still(s)) {
+		/* Waking a queue writes to its ring, so this may be who has found it. */
+		l->trouble = true;
+		return false;
+	}
+	if (!l->nactive)
 		return false;
 	l->now = now_ns();
 	if (l->now < s->memory_moves)

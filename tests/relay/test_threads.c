@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -452,6 +453,29 @@ static void g5_a_ring_at_work_does_not_mind_the_other(void **state)
 	pair_well(p);
 }
 
+/* A thread finds, when it wakes up, that its ring is no memory any more: that is the end of the session, and of no
+ * more. */
+static void g4_a_ring_whose_memory_goes_ends_the_session(void **state)
+{
+	const uint64_t far = VM_GPA + 0x10000000, one = 1;
+	int file = memfd_create("shrinks", MFD_CLOEXEC);
+	struct pair *p = *state;
+
+	assert_int_equal(ftruncate(file, VM_HALF), 0);
+	start(p, "4M", "50");
+	assert_int_equal(fe_region(p->rig, VU_ADD_MEM_REG, far, far, VM_HALF, 0, file), 0);
+	assert_int_equal(fe_ring(p->rig, VM_RINGS, far, 16), 0);
+	comes_to_rest(p);
+	assert_int_equal(ftruncate(file, 0), 0);
+	assert_int_equal(write(p->rig->kick, &one, sizeof(one)), sizeof(one));
+	assert_true(fe_closed(p->rig));
+	peers_wait_log(p->rig, "has made the file of the guest's memory shorter");
+	close(file);
+	peers_connect(p->rig);
+	vm_up(&p->vm);
+	pair_well(p);
+}
+
 /* An eventfd that a peer has filled blocks whoever writes to it. */
 static void g5_a_full_eventfd_stops_no_thread(void **state)
 {
@@ -570,6 +594,7 @@ int main(int argc, char **argv)
 		PAIR_TEST(g5_threads_that_wait_for_room_sleep, pair_threads_split),
 		PAIR_TEST(g5_room_from_one_thread_wakes_the_other, pair_threads_split),
 		PAIR_THREADS_TESTS(g5_a_ring_at_work_does_not_mind_the_other),
+		PAIR_TEST(g4_a_ring_whose_memory_goes_ends_the_session, pair_threads_split),
 		PAIR_TEST(g5_a_full_eventfd_stops_no_thread, pair_threads_split),
 		PAIR_TEST(g5_a_stock_disk_serves_two_rings, pair_threads_split),
 	};
