@@ -20,6 +20,7 @@
 #define BURST	   2u	/* maps in a row that go the other way */
 #define BURST_MAX  8u	/* of cheap ones */
 #define OFTEN	   4u	/* times that what is timed of them counts, together */
+#define CHARGE_MAX 64u	/* times its price, that what was tried counts at most */
 #define ROUNDS_MAX 15u
 
 static uint64_t now(const struct sluice_dma *dma)
@@ -130,10 +131,10 @@ static void learn_from(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST
 /*
  * Which way it goes this time, and whether that is to be learnt from. One that goes its usual way is
  * always learnt from; if there is credit enough, a row of others begins with the next map. In a row each
- * goes the way that is the other one for it.
+ * goes the way that is the other one for it, at the price that is set for it.
  */
 static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
-				uint64_t len, enum sluice_dir dir, bool *learn)
+				uint64_t len, enum sluice_dir dir, bool *learn, uint64_t *price)
 {
 	struct sluice_place_cpu *cpu = this_cpu(dma);
 	const uint32_t *waited = route == SLUICE_ROUTE_BOUNCE ? &cpu->waited : &dma->place->waited;
@@ -141,16 +142,18 @@ static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route,
 	uint64_t bounce = sluice_costs_of(costs->bounce[dir], len);
 	uint64_t share = sluice_costs_of(costs->share[is_split(dma->place, orig, len)], len);
 	uint64_t worse = route == SLUICE_ROUTE_BOUNCE ? share : bounce;
-	uint64_t have = sluice_load_u64(&cpu->credit), more;
+	uint64_t have = sluice_load_u64(&cpu->credit), debt = sluice_load_u64(&cpu->debt), more;
 	uint32_t row = burst_of(cpu), burst = sluice_load_u32(&cpu->burst), next = 0;
 	bool explore = false;
 
 	*learn = !burst;
+	*price = worse;
 	if (dma->policy.break_even || !bounce || !share) {
 		/* Nothing to choose by. */
 	} else if (!burst) {
-		more = have +
-		       (bounce + share - worse) * ((uint64_t)sluice_load_u32(waited) + 1) / CREDIT;
+		more = (bounce + share - worse) * ((uint64_t)sluice_load_u32(waited) + 1) / CREDIT;
+		sluice_store_u64(&cpu->debt, debt > more ? debt - more : 0);
+		more = have + (more > debt ? more - debt : 0);
 		if (more >= row * worse)
 			next = row;
 		/* Enough for a row is enough, but what another kind of mapping saves for is let be. */
@@ -176,12 +179,27 @@ static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route,
 	return explore ? other(dma, route, orig, len, dir) : route;
 }
 
+/*
+ * What was tried can take many times what it is known to, to which a single measurement does not move it:
+ * a peer that has not been asked for long is asleep. That is paid off before anything else is tried. Taken
+ * as if its unmap took as long as this map.
+ */
+static void charge(struct sluice_place_cpu *cpu, uint64_t time, uint64_t price)
+{
+	uint64_t more = 2 * time > price ? 2 * time - price : 0;
+
+	/* Or whoever is interrupted for a second would try nothing for minutes. */
+	if (more > CHARGE_MAX * price)
+		more = CHARGE_MAX * price;
+	sluice_store_u64(&cpu->debt, sluice_load_u64(&cpu->debt) + more);
+}
+
 int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
 			     uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr)
 {
 	struct sluice_costs *costs = dma->policy.costs;
 	enum sluice_route usual = route;
-	uint64_t start, time;
+	uint64_t start, time, price;
 	bool learn;
 	int ret;
 
@@ -190,10 +208,12 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 		wait_for_next(dma->place, route);
 		return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 	}
-	route = choose(dma, route, orig, len, dir, &learn);
+	route = choose(dma, route, orig, len, dir, &learn, &price);
 	start = now(dma);
 	ret = sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 	time = elapsed(dma, start);
+	if (route != usual)
+		charge(this_cpu(dma), time, price);
 	/* Only what went the way that it was sent. */
 	if (ret || !learn || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
 		return ret;

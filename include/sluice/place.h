@@ -70,7 +70,8 @@ struct sluice_place_cpu {
 	uint32_t burst;	 /* maps that are still to be sent the other way */
 	uint32_t padding0;
 	uint64_t credit; /* time that may be spent on exploring */
-	uint32_t padding[8];
+	uint64_t debt;	 /* that has been, beyond what it was to take */
+	uint32_t padding[6];
 };
 
 struct sluice_place_config {
