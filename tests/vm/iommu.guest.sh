@@ -145,7 +145,20 @@ behind_intel() {
 	for bdf in $BLK $NET; do
 		echo "$bdf" >"/sys/bus/pci/devices/$bdf/driver/unbind"
 	done
+	echo off >/sys/bus/pci/devices/$BLK/sluice/policy
+	echo $BLK >/sys/bus/pci/drivers/virtio-pci/bind
+	check "switched off: that is why, with its driver bound" \
+		says $BLK "reason switched off (policy in sysfs)"
+	echo $BLK >/sys/bus/pci/drivers/virtio-pci/unbind
 	check "unload when nothing uses it" rmmod sluice
+	check "loads, for more than there are addresses" sluice pool=system pool_max=3G devices=$BLK
+	for time in first second; do
+		echo $BLK >/sys/bus/pci/drivers/virtio-pci/bind
+		check "refused the $time time: the reason is there when its driver is bound" \
+			says $BLK "reason there is no range of device addresses .*"
+		echo $BLK >/sys/bus/pci/drivers/virtio-pci/unbind
+	done
+	check "and goes" rmmod sluice
 	echo $BLK >/sys/bus/pci/drivers/virtio-pci/bind
 	echo $NVME >/sys/bus/pci/drivers/nvme/bind
 	wait_for 10 [ -b /dev/nvme0n1 ]
