@@ -23,7 +23,7 @@
 
 #define GRANULE_MASK ((uint64_t)SLUICE_GRANULE_BYTES - 1)
 #define SAME_MAX     64u /* mappings of one range that unmap looks through */
-#define BATCH	     8u	 /* spans that unmap_sg ends at once */
+#define BATCH	     8u	 /* spans that fit on a stack */
 
 static void count(uint64_t *counter, uint64_t n)
 {
@@ -560,19 +560,19 @@ int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum
 	return sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 }
 
-int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
-			  enum sluice_dir dir, uint32_t flags)
+/* So many at a time, of which placed and spans have room for most. */
+static int unmap_list(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+		      enum sluice_dir dir, uint32_t flags, struct sluice_placed **placed,
+		      struct sluice_span *spans, uint32_t most)
 {
 	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
-	struct sluice_placed *placed[BATCH];
-	struct sluice_span spans[BATCH];
 	uint32_t i = 0;
 	int ret = 0;
 
 	while (i < n) {
 		uint32_t some = 0;
 
-		for (; i < n && some < BATCH; i++) {
+		for (; i < n && some < most; i++) {
 			int err = 0;
 
 			if (!sluice_place_owns(dma, sg[i].dma)) {
@@ -597,6 +597,23 @@ int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, ui
 				ret = -EBUSY;
 		}
 	}
+	return ret;
+}
+
+int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+			  enum sluice_dir dir, uint32_t flags)
+{
+	struct sluice_place *place = dma->place;
+	struct sluice_placed *placed[BATCH];
+	struct sluice_span spans[BATCH];
+	int ret;
+
+	/* A whole list, if nobody else, whom this may have interrupted, is ending one. */
+	if (n <= BATCH || !sluice_cas_u32(&place->list_taken, 0, 1))
+		return unmap_list(dma, sg, n, dir, flags, placed, spans, BATCH);
+	ret = unmap_list(dma, sg, n, dir, flags, place->list, place->list_spans, SLUICE_PLACE_LIST);
+	/* Release: what was read of it is read before the next one writes. */
+	sluice_store_release_u32(&place->list_taken, 0);
 	return ret;
 }
 

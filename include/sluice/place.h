@@ -92,6 +92,8 @@ struct sluice_place_config {
 	void *context;
 };
 
+#define SLUICE_PLACE_LIST 32u /* elements of a list that are ended with one wait */
+
 struct sluice_place {
 	/* What each map and unmap reads, and few of them write. */
 	uint32_t can;	  /* the mechanism's flags */
@@ -108,6 +110,10 @@ struct sluice_place {
 	struct sluice_placed *free;
 	struct sluice_placed *first, *last; /* that linger */
 	struct sluice_place_stats stats;
+	/* Of one list that is being ended; others have fewer, on their stacks. */
+	uint32_t list_taken;
+	struct sluice_placed *list[SLUICE_PLACE_LIST];
+	struct sluice_span list_spans[SLUICE_PLACE_LIST];
 };
 
 /**
