@@ -199,7 +199,10 @@ int sluice_iova_add(struct sluice_iova *iova, uint64_t first, uint64_t last)
 
 static struct sluice_iova_cache *cache_of(struct sluice_iova *iova)
 {
-	return &iova->caches[sluice_cpu() % iova->n_caches];
+	uint32_t cpu = sluice_cpu(), n = iova->n_caches;
+
+	/* A division takes as long as all the rest. */
+	return &iova->caches[cpu < n ? cpu : cpu % n];
 }
 
 /* Give up to n numbers of a stack back. Under the cache's lock. */

@@ -19,14 +19,21 @@
 #include "place.h"
 
 #include "internal.h"
+#include "policy.h"
 
 #define GRANULE_MASK ((uint64_t)SLUICE_GRANULE_BYTES - 1)
 #define SAME_MAX     64u /* mappings of one range that unmap looks through */
-#define BATCH	     8u	 /* spans that unmap_sg ends at once */
+#define BATCH	     8u	 /* spans that fit on a stack */
 
 static void count(uint64_t *counter, uint64_t n)
 {
 	sluice_count(counter, n);
+}
+
+/* The same under the lock, to a counter that is never added to without it. */
+static void bump(uint64_t *counter, uint64_t n)
+{
+	sluice_store_u64(counter, sluice_load_u64(counter) + n);
 }
 
 /* Bytes of a buffer in its first granule if it does not start with it; the same for the last. */
@@ -161,13 +168,25 @@ static int cut(struct sluice_dma *dma, struct sluice_placed *placed, enum sluice
 
 static void publish(struct sluice_place *place, struct sluice_placed *placed)
 {
-	unsigned long flags = sluice_lock(&place->lock);
+	bool split = placed->end_cpu[0] || placed->end_cpu[1];
+	uint64_t ends = 0;
+	unsigned long flags;
 
+	if (split)
+		ends = head_bytes(placed->orig, placed->len) +
+		       tail_bytes(placed->orig, placed->len);
+	flags = sluice_lock(&place->lock);
 	sluice_tree_insert(&place->root, &placed->node);
+	bump(&place->stats.live, 1);
+	bump(&place->stats.bytes_placed, placed->len - ends);
+	if (split) {
+		bump(&place->stats.split, 1);
+		bump(&place->stats.bytes_ends, ends);
+	} else {
+		bump(&place->stats.shared, 1);
+	}
+	sluice_place_tick_placed(place);
 	sluice_unlock(&place->lock, flags);
-	count(&place->stats.live, 1);
-	count(placed->end_cpu[0] || placed->end_cpu[1] ? &place->stats.split : &place->stats.shared,
-	      1);
 }
 
 static void linger(struct sluice_place *place, struct sluice_placed *placed, uint32_t more)
@@ -185,8 +204,8 @@ static void linger(struct sluice_place *place, struct sluice_placed *placed, uin
 		place->first = placed;
 	place->last = placed;
 	sluice_store_u32(&place->waiting, place->waiting + more);
+	bump(&place->stats.lingered, more);
 	sluice_unlock(&place->lock, flags);
-	count(&place->stats.lingered, more);
 }
 
 /* Try the mapping again that has waited longest. False if none waits. */
@@ -284,7 +303,6 @@ static int settle(struct sluice_dma *dma, struct sluice_placed *placed, struct s
 		ret = sluice_share_end(place->config.share, span, 1) ? -EBUSY : -ERANGE;
 	if (!ret) {
 		publish(place, placed);
-		count(&place->stats.bytes_placed, placed->len);
 		return 0;
 	}
 	if (ret == -EBUSY) {
@@ -314,26 +332,34 @@ static int share_in_place(struct sluice_dma *dma, enum sluice_route route, uint6
 	return settle(dma, candidate.placed, &span, ret, addr);
 }
 
+/* It could not be bounced, because of what ret says. */
+static SLUICE_RARE int share_instead(struct sluice_dma *dma, uint64_t orig, uint64_t len,
+				     enum sluice_dir dir, int ret, uint64_t *addr)
+{
+	const struct sluice_policy all = {.kind = SLUICE_POLICY_SHARE};
+	uint32_t can = dma->place->can;
+	enum sluice_route route = sluice_policy_route(
+		&all, orig, len, (uint32_t)dir, can & SLUICE_SHARE_WHOLE, can & SLUICE_SHARE_JOINS);
+	int again;
+
+	if (route == SLUICE_ROUTE_BOUNCE || dma->policy.kind == SLUICE_POLICY_BOUNCE)
+		return ret;
+	again = share_in_place(dma, route, orig, len, dir, addr);
+	if (!again)
+		count(&dma->place->stats.unbounceable, 1);
+	return again && again != -EBUSY ? ret : again;
+}
+
 int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
 			    uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr)
 {
-	const struct sluice_share_ops *ops = dma->place->config.share->ops;
-	struct sluice_policy all = {.kind = SLUICE_POLICY_SHARE};
-	int ret, again;
+	int ret;
 
 	if (route == SLUICE_ROUTE_BOUNCE) {
 		ret = sluice_dma_bounce(dma, orig, len, dir, mask, addr);
-		if ((ret != -ENOSPC && ret != -E2BIG) || dma->policy.kind == SLUICE_POLICY_BOUNCE)
-			return ret;
-		route = sluice_policy_route(&all, orig, len, (uint32_t)dir,
-					    ops->flags & SLUICE_SHARE_WHOLE,
-					    ops->flags & SLUICE_SHARE_JOINS);
-		if (route == SLUICE_ROUTE_BOUNCE)
-			return ret;
-		again = share_in_place(dma, route, orig, len, dir, addr);
-		if (!again)
-			count(&dma->place->stats.unbounceable, 1);
-		return again && again != -EBUSY ? ret : again;
+		if (ret == -ENOSPC || ret == -E2BIG)
+			ret = share_instead(dma, orig, len, dir, ret, addr);
+		return ret;
 	}
 	ret = share_in_place(dma, route, orig, len, dir, addr);
 	/* -EBUSY: the buffer is in somebody's hands. Copying it would not get it out of there. */
@@ -343,27 +369,34 @@ int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uin
 	return sluice_dma_bounce(dma, orig, len, dir, mask, addr);
 }
 
-static enum sluice_route route_of(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
-				  enum sluice_dir dir)
+static inline enum sluice_route route_of(const struct sluice_dma *dma, uint64_t orig, uint64_t len,
+					 enum sluice_dir dir)
 {
-	uint32_t can = dma->place->config.share->ops->flags;
+	const struct sluice_policy *policy = &dma->policy;
+	uint32_t can = dma->place->can;
 
-	return sluice_policy_route(&dma->policy, orig, len, (uint32_t)dir, can & SLUICE_SHARE_WHOLE,
-				   can & SLUICE_SHARE_JOINS);
+	if ((orig | len) & GRANULE_MASK || can & SLUICE_SHARE_WHOLE)
+		return sluice_policy_route(policy, orig, len, (uint32_t)dir,
+					   can & SLUICE_SHARE_WHOLE, can & SLUICE_SHARE_JOINS);
+	/* Whole granules. */
+	if (policy->kind == SLUICE_POLICY_AUTO)
+		return sluice_policy_pays(policy, len, (uint32_t)dir, false) ? SLUICE_ROUTE_SHARE
+									     : SLUICE_ROUTE_BOUNCE;
+	return policy->kind == SLUICE_POLICY_SHARE ? SLUICE_ROUTE_SHARE : SLUICE_ROUTE_BOUNCE;
 }
 
 int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 		     uint32_t mask, uint64_t *addr)
 {
-	uint32_t can = dma->place->config.share->ops->flags;
 	enum sluice_route route;
 
 	/* Nothing to decide: the commonest case first. */
-	if (len <= GRANULE_MASK && !(can & SLUICE_SHARE_WHOLE))
+	if (len <= GRANULE_MASK && !(dma->place->can & SLUICE_SHARE_WHOLE))
 		return sluice_place_map_routed(dma, SLUICE_ROUTE_BOUNCE, orig, len, dir, mask,
 					       addr);
 	route = route_of(dma, orig, len, dir);
-	if (sluice_place_tick_map(dma))
+	if (route == SLUICE_ROUTE_BOUNCE ? sluice_place_tick_bounce(dma)
+					 : sluice_place_due(dma->place))
 		return sluice_place_map_sampled(dma, route, orig, len, dir, mask, addr);
 	return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 }
@@ -427,7 +460,8 @@ int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n
 		struct sluice_sg *next = &sg[*done];
 		uint32_t some = jointly ? joint(dma, next, n - *done, dir) : 0;
 
-		if (some > 1 && sluice_place_tick_map(dma)) {
+		if (some > 1 && dma->policy.kind == SLUICE_POLICY_AUTO &&
+		    sluice_place_due(dma->place)) {
 			/* auto knows what one mapping costs, and wants to see one now and then. */
 			ret = sluice_place_map_sampled(
 				dma, route_of(dma, next->orig, next->len, dir), next->orig,
@@ -474,6 +508,7 @@ static struct sluice_placed *withdraw(struct sluice_place *place, uint64_t addr,
 		    placed->dir == (uint32_t)dir) {
 			found = placed;
 			sluice_tree_remove(&place->root, node);
+			bump(&place->stats.live, UINT64_MAX);
 			break;
 		}
 		node = sluice_tree_next(place->root, node);
@@ -486,7 +521,6 @@ static struct sluice_placed *withdraw(struct sluice_place *place, uint64_t addr,
 static int finish(struct sluice_dma *dma, struct sluice_placed *placed,
 		  const struct sluice_span *span, bool copy)
 {
-	count(&dma->place->stats.live, UINT64_MAX);
 	if (copy)
 		copy_ends(placed, 0, placed->len, false);
 	if (span->result) {
@@ -521,24 +555,24 @@ int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum
 {
 	bool split;
 
-	if (len > GRANULE_MASK && sluice_place_tick_unmap(dma, addr))
+	if (len > GRANULE_MASK && sluice_place_tick_unmap(dma->place, addr))
 		return sluice_place_unmap_sampled(dma, addr, len, dir, flags);
 	return sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 }
 
-int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
-			  enum sluice_dir dir, uint32_t flags)
+/* So many at a time, of which placed and spans have room for most. */
+static int unmap_list(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+		      enum sluice_dir dir, uint32_t flags, struct sluice_placed **placed,
+		      struct sluice_span *spans, uint32_t most)
 {
 	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
-	struct sluice_placed *placed[BATCH];
-	struct sluice_span spans[BATCH];
 	uint32_t i = 0;
 	int ret = 0;
 
 	while (i < n) {
 		uint32_t some = 0;
 
-		for (; i < n && some < BATCH; i++) {
+		for (; i < n && some < most; i++) {
 			int err = 0;
 
 			if (!sluice_place_owns(dma, sg[i].dma)) {
@@ -563,6 +597,23 @@ int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, ui
 				ret = -EBUSY;
 		}
 	}
+	return ret;
+}
+
+int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
+			  enum sluice_dir dir, uint32_t flags)
+{
+	struct sluice_place *place = dma->place;
+	struct sluice_placed *placed[BATCH];
+	struct sluice_span spans[BATCH];
+	int ret;
+
+	/* A whole list, if nobody else, whom this may have interrupted, is ending one. */
+	if (n <= BATCH || !sluice_cas_u32(&place->list_taken, 0, 1))
+		return unmap_list(dma, sg, n, dir, flags, placed, spans, BATCH);
+	ret = unmap_list(dma, sg, n, dir, flags, place->list, place->list_spans, SLUICE_PLACE_LIST);
+	/* Release: what was read of it is read before the next one writes. */
+	sluice_store_release_u32(&place->list_taken, 0);
 	return ret;
 }
 
@@ -600,7 +651,9 @@ int sluice_place_init(struct sluice_place *place, struct sluice_dma *dma,
 		return -EINVAL;
 	sluice_zero(place, sizeof(*place));
 	place->config = *config;
-	place->follows = config->clock && !(config->share->ops->flags & SLUICE_SHARE_WHOLE);
+	place->can = config->share->ops->flags;
+	place->due = SLUICE_PLACE_ANYONE;
+	place->follows = config->clock && !(place->can & SLUICE_SHARE_WHOLE);
 	sluice_lock_init(&place->lock);
 	sluice_zero(config->cpus, config->n_cpus * sizeof(*config->cpus));
 	for (uint32_t i = 0; i < config->n_cpus; i++)

@@ -58,21 +58,29 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 			       enum sluice_dir dir, uint32_t flags);
 
 #define SLUICE_PLACE_PERIOD 256u       /* powers of two */
-#define SLUICE_PLACE_SELDOM 1024u      /* of mappings that cost little more than the clock */
+#define SLUICE_PLACE_SELDOM 4096u      /* of mappings that cost little more than the clock */
 #define SLUICE_PLACE_ANY    UINT64_MAX /* no mapping of a granule or more begins there */
 
-static inline struct sluice_place_cpu *sluice_place_cpu(const struct sluice_place *place)
+#define SLUICE_PLACE_ANYONE UINT32_MAX
+
+static inline uint32_t sluice_place_index(const struct sluice_place *place)
 {
 	uint32_t cpu = sluice_cpu(), n = place->config.n_cpus;
 
-	return &place->config.cpus[cpu < n ? cpu : cpu % n];
+	return cpu < n ? cpu : cpu % n;
+}
+
+static inline struct sluice_place_cpu *sluice_place_cpu(const struct sluice_place *place)
+{
+	return &place->config.cpus[sluice_place_index(place)];
 }
 
 /*
- * Is this map, this unmap to be timed? On every one that auto decides: as little as can be. Never where
- * there is no choice to make.
+ * Is this mapping to be timed? Never where there is no choice to make. A bounce is counted here, by CPU:
+ * it is long, and shares no line with another CPU's. A mapping in place counts itself, under the lock that
+ * it takes anyway, and has no more to do here than to see that nobody is due.
  */
-static inline bool sluice_place_tick_map(const struct sluice_dma *dma)
+static inline bool sluice_place_tick_bounce(const struct sluice_dma *dma)
 {
 	struct sluice_place_cpu *mine;
 	uint32_t left;
@@ -87,9 +95,26 @@ static inline bool sluice_place_tick_map(const struct sluice_dma *dma)
 	return (int32_t)left <= 0;
 }
 
-static inline bool sluice_place_tick_unmap(const struct sluice_dma *dma, uint64_t addr)
+static inline bool sluice_place_due(const struct sluice_place *place)
 {
-	uint64_t watched = sluice_load_u64(&sluice_place_cpu(dma->place)->watched);
+	uint32_t due = sluice_load_u32(&place->due);
+
+	return due && (due == SLUICE_PLACE_ANYONE || due == sluice_place_index(place) + 1);
+}
+
+/* Under the lock: one more mapping in place. */
+static inline void sluice_place_tick_placed(struct sluice_place *place)
+{
+	uint32_t left = sluice_load_u32(&place->left) - 1;
+
+	sluice_store_u32(&place->left, left);
+	if (!left)
+		sluice_store_u32(&place->due, SLUICE_PLACE_ANYONE);
+}
+
+static inline bool sluice_place_tick_unmap(const struct sluice_place *place, uint64_t addr)
+{
+	uint64_t watched = sluice_load_u64(&place->watched);
 
 	return watched && (watched == addr || watched == SLUICE_PLACE_ANY);
 }

@@ -2,22 +2,25 @@
 /*
  * place_auto.c - what bouncing and sharing cost, measured
  *
- * Theory of operation: see sluice/policy.h. Of every 256 maps of a CPU one is timed, and the next unmap
- * there, if it is long enough for there to be a choice; of every 1024, where they take little more than
- * looking at the clock. Which one is drawn: a fixed step could fall in with the driver's own rhythm, and
- * see one kind of mapping only. Each such map also earns the CPU some credit, in time: 1/256 of what the
- * maps since the last one were worth. When there is enough for it, a few maps in a row are sent the
- * other way and the later half of them is timed: the first ones find everything cold, and would make
- * what is seldom done look dearer than it is. The cheaper a mapping, the more of that shows, and the
- * more there are in a row. Looking costs 0.4 % at most, however bad the other way is.
+ * Theory of operation: see sluice/policy.h. Of every 256 bounces of a CPU one is timed, of every 256
+ * mappings in place of the device one, and after it the next unmap that is long enough for there to be a
+ * choice. Timing and learning cost as much as some 32 looks at the clock: where a mapping takes less than
+ * that, up to 4096 go by, so that it stays 0.4 % of the time. Which one is drawn: a fixed step could fall in
+ * with the driver's own rhythm, and see one kind of mapping only. Each such map also earns the CPU some
+ * credit, in time: 1/256 of what the maps since the last one were worth. When there is enough for it, a
+ * few maps in a row are sent the other way and the later half of them is timed: the first ones find
+ * everything cold, and would make what is seldom done look dearer than it is. The cheaper a mapping, the
+ * more of that shows, and the more there are in a row. Looking costs 0.4 % at most, however bad the other
+ * way is.
  */
 #include "place.h"
 
 #define CREDIT	   256u /* of the time, the part that exploring may take */
-#define CHEAP	   32u	/* times that the clock takes */
+#define CHEAP	   32u	/* looks at the clock, that timing a mapping and learning from it take */
 #define BURST	   2u	/* maps in a row that go the other way */
 #define BURST_MAX  8u	/* of cheap ones */
 #define OFTEN	   4u	/* times that what is timed of them counts, together */
+#define CHARGE_MAX 64u	/* times its price, that what was tried counts at most */
 #define ROUNDS_MAX 15u
 
 static uint64_t now(const struct sluice_dma *dma)
@@ -27,7 +30,7 @@ static uint64_t now(const struct sluice_dma *dma)
 
 static bool is_split(const struct sluice_place *place, uint64_t orig, uint64_t len)
 {
-	return !(place->config.share->ops->flags & SLUICE_SHARE_WHOLE) && (orig | len) & 4095;
+	return !(place->can & SLUICE_SHARE_WHOLE) && (orig | len) & 4095;
 }
 
 /* The time since start, without what looking at the clock takes. */
@@ -48,7 +51,7 @@ static enum sluice_route other(struct sluice_dma *dma, enum sluice_route route, 
 			       uint64_t len, enum sluice_dir dir)
 {
 	const struct sluice_policy all = {.kind = SLUICE_POLICY_SHARE};
-	uint32_t can = dma->place->config.share->ops->flags;
+	uint32_t can = dma->place->can;
 
 	if (route != SLUICE_ROUTE_BOUNCE)
 		return SLUICE_ROUTE_BOUNCE;
@@ -57,19 +60,22 @@ static enum sluice_route other(struct sluice_dma *dma, enum sluice_route route, 
 }
 
 /*
- * A mapping that takes less than CHEAP looks at the clock is timed more seldom: timing is dearer than
- * what it spares there, and many go by in the same time.
+ * The less a mapping takes beside what timing it does, the more of them go by untimed: that many take no
+ * longer, so what has changed is seen as soon.
  */
 static void pace(const struct sluice_dma *dma, uint64_t time)
 {
-	sluice_store_u32(&this_cpu(dma)->period, time < CHEAP * dma->place->clock_cost
-							 ? SLUICE_PLACE_SELDOM
-							 : SLUICE_PLACE_PERIOD);
+	uint64_t cost = CHEAP * dma->place->clock_cost * SLUICE_PLACE_PERIOD;
+	uint32_t period = SLUICE_PLACE_PERIOD;
+
+	while (period < SLUICE_PLACE_SELDOM && period * time < cost)
+		period *= 2;
+	sluice_store_u32(&this_cpu(dma)->period, period);
 }
 
 static uint32_t burst_of(const struct sluice_place_cpu *cpu)
 {
-	return sluice_load_u32(&cpu->period) == SLUICE_PLACE_SELDOM ? BURST_MAX : BURST;
+	return sluice_load_u32(&cpu->period) > SLUICE_PLACE_PERIOD ? BURST_MAX : BURST;
 }
 
 /* What is explored is seen seldom, and counts more: it is what tells that something has changed. */
@@ -78,16 +84,41 @@ static uint32_t weight_of(const struct sluice_place_cpu *cpu)
 	return OFTEN / (burst_of(cpu) / 2);
 }
 
-/* Half a period to one and a half, evenly, till the next one is timed. */
-static void wait_for_next(struct sluice_place_cpu *cpu)
+/* Half a period to one and a half, evenly. */
+static uint32_t draw(struct sluice_place_cpu *cpu)
 {
 	uint32_t period = sluice_load_u32(&cpu->period);
 	uint32_t seed = sluice_load_u32(&cpu->seed) * 1664525u + 1013904223u;
-	uint32_t wait = period / 2 + ((seed >> 16) & (period - 1));
 
 	sluice_store_u32(&cpu->seed, seed);
-	sluice_store_u32(&cpu->waited, wait);
-	sluice_store_u32(&cpu->left, wait);
+	return period / 2 + ((seed >> 16) & (period - 1));
+}
+
+/* Till the next one of this way is timed. */
+static void wait_for_next(struct sluice_place *place, enum sluice_route route)
+{
+	struct sluice_place_cpu *cpu = sluice_place_cpu(place);
+	uint32_t wait = draw(cpu);
+
+	if (route == SLUICE_ROUTE_BOUNCE) {
+		sluice_store_u32(&cpu->waited, wait);
+		sluice_store_u32(&cpu->left, wait);
+	} else {
+		sluice_store_u32(&place->waited, wait);
+		sluice_store_u32(&place->left, wait);
+		sluice_store_u32(&place->due, 0);
+	}
+}
+
+/* The next mapping of this CPU is to be looked at, whichever way it would go. */
+static void go_on(struct sluice_place *place)
+{
+	uint32_t index = sluice_place_index(place);
+
+	sluice_store_u32(&place->config.cpus[index].left, 0);
+	/* Should this CPU map no more, somebody else is due by and by. */
+	sluice_store_u32(&place->left, SLUICE_PLACE_SELDOM);
+	sluice_store_u32(&place->due, index + 1);
 }
 
 static void learn_from(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
@@ -100,26 +131,29 @@ static void learn_from(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST
 /*
  * Which way it goes this time, and whether that is to be learnt from. One that goes its usual way is
  * always learnt from; if there is credit enough, a row of others begins with the next map. In a row each
- * goes the way that is the other one for it.
+ * goes the way that is the other one for it, at the price that is set for it.
  */
 static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
-				uint64_t len, enum sluice_dir dir, bool *learn)
+				uint64_t len, enum sluice_dir dir, bool *learn, uint64_t *price)
 {
 	struct sluice_place_cpu *cpu = this_cpu(dma);
+	const uint32_t *waited = route == SLUICE_ROUTE_BOUNCE ? &cpu->waited : &dma->place->waited;
 	struct sluice_costs *costs = dma->policy.costs;
 	uint64_t bounce = sluice_costs_of(costs->bounce[dir], len);
 	uint64_t share = sluice_costs_of(costs->share[is_split(dma->place, orig, len)], len);
 	uint64_t worse = route == SLUICE_ROUTE_BOUNCE ? share : bounce;
-	uint64_t have = sluice_load_u64(&cpu->credit), more;
+	uint64_t have = sluice_load_u64(&cpu->credit), debt = sluice_load_u64(&cpu->debt), more;
 	uint32_t row = burst_of(cpu), burst = sluice_load_u32(&cpu->burst), next = 0;
 	bool explore = false;
 
 	*learn = !burst;
+	*price = worse;
 	if (dma->policy.break_even || !bounce || !share) {
 		/* Nothing to choose by. */
 	} else if (!burst) {
-		more = have + (bounce + share - worse) *
-				      ((uint64_t)sluice_load_u32(&cpu->waited) + 1) / CREDIT;
+		more = (bounce + share - worse) * ((uint64_t)sluice_load_u32(waited) + 1) / CREDIT;
+		sluice_store_u64(&cpu->debt, debt > more ? debt - more : 0);
+		more = have + (more > debt ? more - debt : 0);
 		if (more >= row * worse)
 			next = row;
 		/* Enough for a row is enough, but what another kind of mapping saves for is let be. */
@@ -134,11 +168,30 @@ static enum sluice_route choose(struct sluice_dma *dma, enum sluice_route route,
 		sluice_count(&dma->place->stats.explored, 1);
 	}
 	sluice_store_u32(&cpu->burst, next);
-	if (next)
-		sluice_store_u32(&cpu->left, 0);
-	else
-		wait_for_next(cpu);
+	if (next) {
+		go_on(dma->place);
+	} else if (burst) {
+		wait_for_next(dma->place, SLUICE_ROUTE_BOUNCE);
+		wait_for_next(dma->place, SLUICE_ROUTE_SHARE);
+	} else {
+		wait_for_next(dma->place, route);
+	}
 	return explore ? other(dma, route, orig, len, dir) : route;
+}
+
+/*
+ * What was tried can take many times what it is known to, to which a single measurement does not move it:
+ * a peer that has not been asked for long is asleep. That is paid off before anything else is tried. Taken
+ * as if its unmap took as long as this map.
+ */
+static void charge(struct sluice_place_cpu *cpu, uint64_t time, uint64_t price)
+{
+	uint64_t more = 2 * time > price ? 2 * time - price : 0;
+
+	/* Or whoever is interrupted for a second would try nothing for minutes. */
+	if (more > CHARGE_MAX * price)
+		more = CHARGE_MAX * price;
+	sluice_store_u64(&cpu->debt, sluice_load_u64(&cpu->debt) + more);
 }
 
 int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
@@ -146,22 +199,25 @@ int sluice_place_map_sampled(struct sluice_dma *dma, enum sluice_route route, ui
 {
 	struct sluice_costs *costs = dma->policy.costs;
 	enum sluice_route usual = route;
-	uint64_t start, time;
+	uint64_t start, time, price;
 	bool learn;
 	int ret;
 
-	if (!costs) {
-		wait_for_next(this_cpu(dma));
+	/* What is in place is counted whatever the policy. */
+	if (!costs || !dma->place->follows || dma->policy.kind != SLUICE_POLICY_AUTO) {
+		wait_for_next(dma->place, route);
 		return sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 	}
-	route = choose(dma, route, orig, len, dir, &learn);
+	route = choose(dma, route, orig, len, dir, &learn, &price);
 	start = now(dma);
 	ret = sluice_place_map_routed(dma, route, orig, len, dir, mask, addr);
 	time = elapsed(dma, start);
+	if (route != usual)
+		charge(this_cpu(dma), time, price);
 	/* Only what went the way that it was sent. */
 	if (ret || !learn || sluice_place_owns(dma, *addr) != (route != SLUICE_ROUTE_BOUNCE))
 		return ret;
-	sluice_store_u64(&this_cpu(dma)->watched, route == usual ? SLUICE_PLACE_ANY : *addr);
+	sluice_store_u64(&dma->place->watched, route == usual ? SLUICE_PLACE_ANY : *addr);
 	sluice_count(&dma->place->stats.sampled, 1);
 	if (route == usual)
 		pace(dma, time);
@@ -176,19 +232,18 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 			       enum sluice_dir dir, uint32_t flags)
 {
 	struct sluice_costs *costs = dma->policy.costs;
-	struct sluice_place_cpu *cpu = this_cpu(dma);
 	bool placed = sluice_place_owns(dma, addr), split = false;
-	bool explored = sluice_load_u64(&cpu->watched) == addr;
+	bool explored = sluice_load_u64(&dma->place->watched) == addr;
 	uint64_t start = now(dma), time;
 	int ret = sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 
 	time = elapsed(dma, start);
-	sluice_store_u64(&cpu->watched, 0);
+	sluice_store_u64(&dma->place->watched, 0);
 	if (ret || !costs || flags & SLUICE_SKIP_SYNC)
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);
 	learn_from(costs, placed ? costs->share[split] : costs->bounce[dir], SLUICE_PHASE_UNMAP,
-		   len, time, explored ? weight_of(cpu) : 1);
+		   len, time, explored ? weight_of(this_cpu(dma)) : 1);
 	return 0;
 }
 
@@ -263,12 +318,11 @@ int sluice_place_measure(struct sluice_dma *dma, uint64_t orig, uint64_t len, ui
 	if (!dma->place || !dma->place->config.clock || !costs || rounds == 0 ||
 	    rounds > ROUNDS_MAX || orig & 4095 || len < 8192)
 		return -EINVAL;
-	whole = dma->place->config.share->ops->flags & SLUICE_SHARE_WHOLE;
+	whole = dma->place->can & SLUICE_SHARE_WHOLE;
 	sluice_zero(costs, sizeof(*costs));
 	dma->place->clock_cost = clock_cost(dma);
-	for (uint32_t i = 0; i < 6 * SLUICE_COST_POINTS; i++)
-		costs->cut[i / (3 * SLUICE_COST_POINTS)][i / SLUICE_COST_POINTS % 3]
-			  [i % SLUICE_COST_POINTS] = UINT32_MAX;
+	for (uint32_t i = 0; i < 8 * SLUICE_COST_POINTS; i++)
+		costs->cut[i / 8][i / 4 % 2][i % 4] = UINT32_MAX;
 	/* Nothing is to be shared because it could not be bounced. */
 	dma->policy.kind = SLUICE_POLICY_BOUNCE;
 	for (uint32_t i = 0; i < SLUICE_COST_POINTS; i++) {

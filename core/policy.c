@@ -5,33 +5,15 @@
  * Theory of operation: see sluice/policy.h. What may be shared is decided here, first and by
  * arithmetic; cost only chooses among what may.
  */
-#include <sluice/policy.h>
+#include "policy.h"
 
 #define GRANULE_MASK UINT64_C(4095)
 #define LAST	     (SLUICE_COST_POINTS - 1)
 #define WEIGHT	     8 /* a measurement moves a point by an eighth of the difference, at most */
 
-/* The point at or below a length; lengths outside the table go by its ends. */
-static uint32_t point_of(uint64_t len)
-{
-	uint32_t log = 63u - (uint32_t)__builtin_clzll(len | 1);
-
-	if (log < SLUICE_COST_FIRST)
-		return 0;
-	return log - SLUICE_COST_FIRST < LAST ? log - SLUICE_COST_FIRST : LAST - 1;
-}
-
 static uint64_t length_of(uint32_t point)
 {
 	return UINT64_C(1) << (point + SLUICE_COST_FIRST);
-}
-
-static bool cheaper_to_share(const struct sluice_policy *policy, uint64_t len, uint32_t dir,
-			     bool split)
-{
-	if (policy->break_even || !policy->costs)
-		return policy->break_even && len >= policy->break_even;
-	return len > sluice_load_u32(&policy->costs->cut[split][dir][point_of(len)]);
 }
 
 enum sluice_route sluice_policy_route(const struct sluice_policy *policy, uint64_t orig,
@@ -50,7 +32,7 @@ enum sluice_route sluice_policy_route(const struct sluice_policy *policy, uint64
 	}
 	/* Where all is reachable, sharing is an addition: finding out more would cost more. */
 	if (policy->kind == SLUICE_POLICY_AUTO && (!whole || policy->break_even) &&
-	    !cheaper_to_share(policy, len, dir, split))
+	    !sluice_policy_pays(policy, len, dir, split))
 		return SLUICE_ROUTE_BOUNCE;
 	return split ? SLUICE_ROUTE_SPLIT : SLUICE_ROUTE_SHARE;
 }
@@ -75,7 +57,7 @@ static uint64_t between(uint64_t low, uint64_t high, uint32_t i, uint64_t len)
 
 uint64_t sluice_costs_of(uint32_t table[2][SLUICE_COST_POINTS], uint64_t len)
 {
-	uint32_t i = point_of(len);
+	uint32_t i = sluice_policy_point(len);
 	uint64_t low = both(table, i), high = both(table, i + 1);
 
 	if (!low || !high)
@@ -116,7 +98,7 @@ static void recut(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POIN
 		for (uint32_t k = 0; k < 6; k++) {
 			if (table != costs->share[k / 3] && table != costs->bounce[k % 3])
 				continue;
-			sluice_store_u32(&costs->cut[k / 3][k % 3][i],
+			sluice_store_u32(&costs->cut[i][k / 3][k % 3],
 					 cut_of(costs, k / 3, k % 3, i));
 		}
 	}
@@ -167,7 +149,7 @@ static void nudge(uint32_t *point, int64_t by)
 void sluice_costs_learn(struct sluice_costs *costs, uint32_t table[2][SLUICE_COST_POINTS],
 			enum sluice_phase phase, uint64_t len, uint64_t time)
 {
-	uint32_t i = point_of(len);
+	uint32_t i = sluice_policy_point(len);
 	uint64_t low = sluice_load_u32(&table[phase][i]);
 	uint64_t high = sluice_load_u32(&table[phase][i + 1]), known, far;
 	int64_t miss;
@@ -199,7 +181,7 @@ uint32_t sluice_costs_break_even(const struct sluice_costs *costs, bool split, u
 	uint32_t even = UINT32_MAX;
 
 	for (uint32_t i = LAST; i-- > 0;) {
-		uint32_t cut = sluice_load_u32(&costs->cut[split][dir][i]);
+		uint32_t cut = sluice_load_u32(&costs->cut[i][split][dir]);
 
 		if (cut == UINT32_MAX && even == UINT32_MAX && !known(costs, split, dir, i))
 			continue;

@@ -49,6 +49,9 @@ static DEFINE_HASHTABLE(sluice_devices, 6);
 static DEFINE_IDA(sluice_ids);
 static struct sluice_mem *shared_mem; /* the pool of all devices; NULL if each has its own */
 static const struct sluice_limits *sluice_limits; /* of those */
+
+/* Why a device is not confined of which nothing else is known. */
+static const char no_driver[] = "no driver is bound";
 static const struct sluice_selection *sluice_selection;
 
 /* Both set once, by watch_virtio(). */
@@ -139,7 +142,7 @@ static struct sluice_device *find_or_add(struct pci_dev *pdev)
 	}
 	sd->pdev = pci_dev_get(pdev);
 	sd->mem = shared_mem;
-	sd->why = "no driver is bound yet";
+	sd->why = no_driver;
 	sd->policy = sluice_selection->policy;
 	mutex_init(&sd->lock);
 	sd->dma.id = id;
@@ -306,7 +309,7 @@ static void unbound(struct sluice_device *sd)
 	if (sd->attached)
 		detach(sd);
 	if (!sd->attached)
-		WRITE_ONCE(sd->why, "no driver is bound");
+		WRITE_ONCE(sd->why, no_driver);
 	sd->said = NULL;
 }
 
@@ -417,7 +420,7 @@ static int look_at_child(struct device *dev, void *data)
 	sd = sluice_device_find(dev->parent);
 	if (sd && !dev->driver)
 		attach(sd);
-	else if (sd && !sd->attached)
+	else if (sd && !sd->attached && sd->why == no_driver) /* not judged when that came */
 		refuse(sd, "a driver is bound to its virtio device, which has live rings",
 		       "unbind that and bind it again (/sys/bus/virtio/drivers/*/unbind, bind), or "
 		       "load sluice earlier");

@@ -31,6 +31,8 @@
 #include <linux/ratelimit.h>
 #include <linux/scatterlist.h>
 
+#include <sluice/place.h>
+
 #include "compat.h"
 #include "sluice.h"
 #include "trace.h"
@@ -282,7 +284,7 @@ static void unmap_some(struct sluice_device *sd, const struct sluice_sg *sg, u32
 static void unmap_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
 		       enum dma_data_direction dir, unsigned long attrs)
 {
-	struct sluice_sg some[8];
+	struct sluice_sg some[SLUICE_PLACE_LIST];
 	struct scatterlist *sg;
 	u32 n = 0;
 	int i;

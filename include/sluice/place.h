@@ -63,15 +63,14 @@ struct sluice_place_stats {
 
 /* One CPU's. Private. */
 struct sluice_place_cpu {
-	uint32_t left;	 /* maps until one is timed; may fall below 0 */
-	uint32_t waited; /* maps that went by untimed before that one */
+	uint32_t left;	 /* bounces until one is timed; may fall below 0 */
+	uint32_t waited; /* bounces that went by untimed before that one */
 	uint32_t period; /* mean number of maps between two that are timed */
 	uint32_t seed;	 /* so that this is no driver's own rhythm */
 	uint32_t burst;	 /* maps that are still to be sent the other way */
 	uint32_t padding0;
 	uint64_t credit; /* time that may be spent on exploring */
-	/* Whose unmap is to be timed: an address, 0 for none, UINT64_MAX for any. */
-	uint64_t watched;
+	uint64_t debt;	 /* that has been, beyond what it was to take */
 	uint32_t padding[6];
 };
 
@@ -93,16 +92,28 @@ struct sluice_place_config {
 	void *context;
 };
 
+#define SLUICE_PLACE_LIST 32u /* elements of a list that are ended with one wait */
+
 struct sluice_place {
+	/* What each map and unmap reads, and few of them write. */
+	uint32_t can;	  /* the mechanism's flags */
+	uint32_t waiting; /* mappings that linger */
+	uint32_t due; /* who times the next mapping in place: a CPU + 1, 0 none, UINT32_MAX any */
+	bool follows; /* there is a clock, and a choice: auto can measure as it runs */
+	uint64_t watched;    /* what unmap is to be timed: an address, 0 none, UINT64_MAX any */
+	uint64_t clock_cost; /* of looking at the clock: taken off what is timed */
 	struct sluice_place_config config;
 	struct sluice_lock lock; /* of what follows */
+	uint32_t left;		 /* mappings in place until one is due */
+	uint32_t waited;	 /* how many there were to be before that one */
 	struct sluice_node *root;
 	struct sluice_placed *free;
 	struct sluice_placed *first, *last; /* that linger */
-	bool follows;	     /* there is a clock, and a choice: auto can measure as it runs */
-	uint64_t clock_cost; /* of looking at the clock: taken off what is timed */
-	uint32_t waiting;
 	struct sluice_place_stats stats;
+	/* Of one list that is being ended; others have fewer, on their stacks. */
+	uint32_t list_taken;
+	struct sluice_placed *list[SLUICE_PLACE_LIST];
+	struct sluice_span list_spans[SLUICE_PLACE_LIST];
 };
 
 /**

@@ -48,8 +48,9 @@ enum sluice_phase { SLUICE_PHASE_MAP, SLUICE_PHASE_UNMAP };
 struct sluice_costs {
 	uint32_t bounce[3][2][SLUICE_COST_POINTS]; /* by direction, phase, length */
 	uint32_t share[2][2][SLUICE_COST_POINTS];  /* by whether it is split, phase, length */
-	/* Between point i and the next, longer ones than this are shared: by split, direction. */
-	uint32_t cut[2][3][SLUICE_COST_POINTS];
+	/* Between point i and the next, longer ones than this are shared: by split, direction (and one
+	 * more, so that finding it is a shift). */
+	uint32_t cut[SLUICE_COST_POINTS][2][4];
 };
 
 struct sluice_policy {

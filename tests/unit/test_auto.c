@@ -12,13 +12,16 @@
 #include "world.h"
 
 #define BOUNCE 1000u
+#define SELDOM 4096u /* mappings in place, after which anybody is due */
 
 static struct world world;
 static uint64_t time_now;
 static bool asked;	    /* the mechanism, since the last look at the clock */
 static uint64_t price;	    /* of a request */
 static uint64_t price_cold; /* of one that does not follow another mapping in place, added */
+static uint32_t cold = 3;   /* how many, that is */
 static uint32_t in_a_row;   /* mappings in place since the last that bounced */
+static uint64_t spent;	    /* by requests */
 
 static uint64_t clock_look(void *context)
 {
@@ -32,7 +35,8 @@ static void request(struct world *w)
 {
 	(void)w;
 	asked = true;
-	time_now += price + (in_a_row < 3 ? price_cold : 0);
+	spent += price + (in_a_row < cold ? price_cold : 0);
+	time_now += price + (in_a_row < cold ? price_cold : 0);
 }
 
 /* Both ways cost the same at all lengths. clock: what auto takes off as the clock's own. */
@@ -42,6 +46,8 @@ static void open_world(uint64_t bounce, uint64_t share, uint64_t clock)
 	time_now = 0;
 	in_a_row = 0;
 	price_cold = 0;
+	cold = 3;
+	spent = 0;
 	world.trip = request;
 	world.place.config.clock = clock_look;
 	world.place.clock_cost = clock;
@@ -91,7 +97,7 @@ static void a_rhythm_hides_nothing(void **state)
 
 		open_world(2 * BOUNCE, 200, 0);
 		price = 20 * BOUNCE;
-		for (uint32_t i = 0; i < 65536; i++)
+		for (uint32_t i = 0; i < 1u << 17; i++)
 			(void)transfer(i % rhythms[r] ? 65536 : 4096);
 		for (uint32_t i = 0; i < 4096; i++)
 			placed += transfer(i % rhythms[r] ? 65536 : 4096);
@@ -157,6 +163,70 @@ static void looking_is_bounded(void **state)
 	}
 }
 
+/* Not even if it takes longer than it did when it was learnt from: the first of two, to a peer asleep. */
+static void looking_is_paid_for(void **state)
+{
+	uint64_t all = 0;
+
+	(void)state;
+	open_world(2 * BOUNCE, 6 * BOUNCE, 0);
+	price = 3 * BOUNCE;
+	price_cold = 50 * BOUNCE;
+	cold = 1;
+	for (uint32_t i = 0; i < 1u << 19; i++)
+		all += transfer(16384) ? 0 : 2 * BOUNCE;
+	print_message("# %lu of %lu spent\n", (unsigned long)spent, (unsigned long)all);
+	assert_in_range(spent, all / 1024, all / 128);
+	world_close(&world);
+}
+
+/* Nor does timing: what takes no longer than looking at the clock is timed the more seldom. */
+static void timing_is_bounded(void **state)
+{
+	static const uint64_t prices[] = {1, 10, 100, 1000, 10000};
+	const uint64_t clock = 20, maps = 1u << 18;
+	struct sluice_place_stats stats;
+
+	(void)state;
+	for (uint32_t i = 0; i < sizeof(prices) / sizeof(*prices); i++) {
+		uint64_t most = maps / 256,
+			 seldom = maps * (prices[i] + clock) / (32 * clock * 256);
+
+		open_world(20000 * BOUNCE, prices[i], clock);
+		price = prices[i] + clock;
+		(void)transfers(4096, (uint32_t)maps);
+		sluice_place_get_stats(&world.dma, &stats);
+		print_message("# %lu a mapping: timed %lu of %lu\n", (unsigned long)prices[i],
+			      (unsigned long)stats.sampled, (unsigned long)(2 * maps));
+		most = seldom < most ? seldom : most;
+		most = most < maps / 4096 ? maps / 4096 : most;
+		/* Maps and unmaps; drawn, so that it is about that many. */
+		assert_in_range(stats.sampled, most, 3 * most);
+		world_close(&world);
+	}
+}
+
+/* A CPU that began a row and maps no more does not keep the others from learning. */
+static void a_row_can_be_left_alone(void **state)
+{
+	struct sluice_place_stats before, after;
+
+	(void)state;
+	open_world(20 * BOUNCE, BOUNCE, 0);
+	price = BOUNCE / 2;
+	(void)transfers(4096, 4096);
+	world.place.due = 4000;
+	world.place.left = SELDOM;
+	sluice_place_get_stats(&world.dma, &before);
+	(void)transfers(4096, SELDOM - 1);
+	sluice_place_get_stats(&world.dma, &after);
+	assert_int_equal(after.sampled, before.sampled);
+	(void)transfers(4096, 4096);
+	sluice_place_get_stats(&world.dma, &after);
+	assert_in_range(after.sampled - before.sampled, 16, 256);
+	world_close(&world);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -164,6 +234,9 @@ int main(void)
 		cmocka_unit_test(the_first_of_a_row_does_not_count),
 		cmocka_unit_test(changes_are_followed),
 		cmocka_unit_test(looking_is_bounded),
+		cmocka_unit_test(looking_is_paid_for),
+		cmocka_unit_test(timing_is_bounded),
+		cmocka_unit_test(a_row_can_be_left_alone),
 	};
 	cpu_set_t here;
 

@@ -128,7 +128,7 @@ static u32 count(const u8 *bytes, u32 n, u8 byte)
 	return found;
 }
 
-#define PIECES 3
+#define PIECES 24 /* of a list: more than are ended in one go from a stack */
 #define TRIES  5
 
 /* A mapping of a buffer; or of every other page of it, as a list, of which dma is the last piece. */
@@ -137,20 +137,21 @@ struct mapping {
 	u32 n;
 	bool listed;
 	dma_addr_t dma;
-	struct scatterlist list[PIECES];
 };
+
+static struct scatterlist pieces[PIECES]; /* of the one that is listed */
 
 static bool map_list(struct edu *edu, struct mapping *m)
 {
-	struct scatterlist *last = &m->list[PIECES - 1];
+	struct scatterlist *last = &pieces[PIECES - 1];
 
-	sg_init_table(m->list, PIECES);
+	sg_init_table(pieces, PIECES);
 	for (u32 i = 0; i < PIECES; i++)
-		sg_set_buf(&m->list[i], m->cpu + 2 * i * PAGE_SIZE, PAGE_SIZE);
-	if (!dma_map_sg(&edu->pdev->dev, m->list, PIECES, DMA_BIDIRECTIONAL))
+		sg_set_buf(&pieces[i], m->cpu + 2 * i * PAGE_SIZE, PAGE_SIZE);
+	if (!dma_map_sg(&edu->pdev->dev, pieces, PIECES, DMA_BIDIRECTIONAL))
 		return false;
 	/* Linux may have made fewer of them; whatever it is, the end of the last is a piece's. */
-	while (last > m->list && !sg_dma_len(last))
+	while (last > pieces && !sg_dma_len(last))
 		last--;
 	m->dma = sg_dma_address(last) + sg_dma_len(last) - PAGE_SIZE;
 	return true;
@@ -177,7 +178,7 @@ static bool map(struct edu *edu, struct mapping *m)
 static void unmap(struct edu *edu, struct mapping *m)
 {
 	if (m->listed)
-		dma_unmap_sg(&edu->pdev->dev, m->list, PIECES, DMA_BIDIRECTIONAL);
+		dma_unmap_sg(&edu->pdev->dev, pieces, PIECES, DMA_BIDIRECTIONAL);
 	else
 		dma_unmap_single(&edu->pdev->dev, m->dma, m->n, DMA_BIDIRECTIONAL);
 }
@@ -307,8 +308,8 @@ static void other(struct edu *edu, u8 *page)
 
 static void run(struct edu *edu)
 {
-	u8 *pages =
-		(u8 *)__get_free_pages(GFP_KERNEL | GFP_DMA32, get_order(LONG_PAGES * PAGE_SIZE));
+	unsigned int order = get_order(2 * PIECES * PAGE_SIZE);
+	u8 *pages = (u8 *)__get_free_pages(GFP_KERNEL | GFP_DMA32, order);
 
 	if (!pages)
 		return say(edu, "error", 1);
@@ -318,7 +319,7 @@ static void run(struct edu *edu)
 	unaligned(edu, pages);
 	other(edu, pages);
 	say(edu, "end", 0);
-	free_pages((unsigned long)pages, get_order(LONG_PAGES * PAGE_SIZE));
+	free_pages((unsigned long)pages, order);
 }
 
 /*
