@@ -172,9 +172,9 @@ static void g6_a_length_without_meaning_is_not_refused(void **state)
 	vm_kick(&p->vm, 0);
 	vm_wait(&p->vm, 0, &id, &len);
 	assert_int_equal(len, 0);
-	assert_true(value_of(all_of(reader()),
-			     "refused_total{side=\"backend\",reason=\"length\"} ") ==
-		    !p->pairing->device_packed);
+	assert_true(
+		value_of(all_of(reader()), "refused_total{side=\"backend\",reason=\"length\"} ") ==
+		!p->pairing->device_packed);
 }
 
 static void g6_http_is_answered_in_http(void **state)
