@@ -85,8 +85,10 @@ static void complete(struct queue *q, uint16_t n, uint32_t len)
 	uint32_t back = len;
 
 	if (len > f->in) {
-		shadow_refused(q, "backend", REFUSED_LENGTH,
-			       "a used length is more than was offered", len, f->in);
+		/* With nothing to write a packed ring's length has no meaning (virtio 1.2, 2.8.4). */
+		if (f->in || !q->back.packed)
+			shadow_refused(q, "backend", REFUSED_LENGTH,
+				       "a used length is more than was offered", len, f->in);
 		back = len = f->in;
 	} else if (len < f->in) {
 		back = used_len_copy(q, f, len);

@@ -180,6 +180,11 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 		}
 		queue_detach_guest(q);
 	}
+	/* A used half of 0 beside that wrap counter is a ring of which all is in flight, which has just been
+	 * excluded, or the half that DPDK's front-end leaves out: both halves are the same then. */
+	if (packed && ring->base >> 15 == 1)
+		device_end_init(&end, (uint16_t)ring->num, packed, event, desc, driver, device,
+				ring->base | ring->base << 16);
 	q->first = q->last = q->parked = FLIGHT_NONE;
 	q->nflights = 0;
 	q->held = q->held_max = 0;

@@ -35,6 +35,21 @@ static void g5_a_chain_from_before_the_ring_is_enabled_is_served(void **state)
 	pair_well(p);
 }
 
+/* DPDK's front-end says where a packed ring's avail half begins and leaves the used half 0, which by the
+ * spec would be a ring that is full (GET_VRING_BASE). */
+static void g4_a_packed_ring_begins_where_its_avail_half_does(void **state)
+{
+	struct pair *p = *state;
+
+	pair_up(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++) {
+		vm_ring_revive(&p->vm, q);
+		assert_int_equal(fe_get_base(p->rig, q), VM_PACKED_NEW);
+		vm_ring_again(&p->vm, q, VM_PACKED_NEW & 0xffff);
+	}
+	pair_well(p);
+}
+
 /* ---- the relay is killed ---- */
 
 static int inflight; /* the buffer that the front-end keeps */
@@ -170,6 +185,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		PAIR_TESTS(g5_a_chain_from_before_the_ring_is_enabled_is_served),
+		PAIR_TEST(g4_a_packed_ring_begins_where_its_avail_half_does, pair_packed),
+		PAIR_TEST(g4_a_packed_ring_begins_where_its_avail_half_does, pair_to_split),
 		PAIR_TESTS(g5_a_killed_relay_leaves_nothing_undone),
 		PAIR_THREADS_TESTS(g5_a_killed_relay_leaves_nothing_undone),
 	};

@@ -18,6 +18,18 @@ PKG_XEN_UNPACKED="xen-hypervisor-4.17-amd64 xen-utils-4.17 libxenmisc4.17 libxen
 	libxenforeignmemory1 libxengnttab1 libxentoolcore1 libxentoollog1 libxendevicemodel1
 	libxenhypfs1 libyajl2"
 PKG_SURVEY="mmdebstrap"
+# DPDK's testpmd (in dpdk-dev) with what it is linked to, and the drivers that are used; unpacked.
+PKG_TESTPMD="dpdk-dev ibverbs-providers libbsd0 libc6 libcap2 libdbus-1-3 libelf1 libfdt1 libgcrypt20 libgpg-error0
+	libibverbs1 libjansson4 liblz4-1 liblzma5 libmd0 libnl-3-200 libnl-route-3-200 libnuma1 libpcap0.8 libsystemd0
+	libzstd1 zlib1g
+	librte-bitratestats23 librte-bpf23 librte-bus-auxiliary23 librte-bus-dpaa23 librte-bus-pci23 librte-bus-vdev23
+	librte-cmdline23 librte-common-dpaax23 librte-common-iavf23 librte-common-mlx5-23 librte-crypto-scheduler23
+	librte-cryptodev23 librte-dmadev23 librte-eal23 librte-ethdev23 librte-eventdev23 librte-gro23 librte-gso23
+	librte-hash23 librte-ip-frag23 librte-kvargs23 librte-latencystats23 librte-mbuf23 librte-mempool-dpaa23
+	librte-mempool-ring23 librte-mempool23 librte-meter23 librte-metrics23 librte-net-bnxt23 librte-net-bond23
+	librte-net-dpaa23 librte-net-i40e23 librte-net-ice23 librte-net-ixgbe23 librte-net-mlx5-23 librte-net-pcap23
+	librte-net-vhost23 librte-net-virtio23 librte-net23 librte-pcapng23 librte-pci23 librte-pdump23 librte-rcu23
+	librte-reorder23 librte-ring23 librte-sched23 librte-security23 librte-telemetry23 librte-timer23 librte-vhost23"
 PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0 dpkg xz-utils"
 PKG_BENCH_RELAY="curl linux-perf"
 
