@@ -12,6 +12,9 @@
 
 DISK=0000:00:05.0
 DEVICE=/sys/bus/pci/devices/$DISK
+# Buffers for fio that lie in one piece whatever else has been allocated, the same for all.
+echo 4 >/proc/sys/vm/nr_hugepages
+[ "$(cat /proc/sys/vm/nr_hugepages)" = 4 ] || host fail "no huge pages"
 modprobe -q virtio-iommu # if that is what there is
 load virtio_pci virtio_blk || host fail "no disk"
 wait_for 10 [ -b /dev/vda ] || host fail "no disk"
@@ -41,7 +44,7 @@ protect() {
 }
 
 run_fio() {
-	fio --name=global --filename=/dev/vda --ioengine=libaio --direct=1 --thread --randrepeat=0 \
+	fio --name=global --iomem=shmhuge --filename=/dev/vda --ioengine=libaio --direct=1 --thread --randrepeat=0 \
 		--output-format=terse "$@"
 }
 
