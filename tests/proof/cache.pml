@@ -309,10 +309,14 @@ inline take(k)
 		from_pool(k);
 		if
 		:: s == 2 ->
-			empty_cache(cpu);
-			empty_others();
-			reclaim();
-			from_pool(k)
+			if
+			:: true ->
+				empty_cache(cpu);
+				empty_others();
+				reclaim();
+				from_pool(k)
+			:: true /* put_off() */
+			fi
 		:: else
 		fi
 	fi;
@@ -350,6 +354,10 @@ inline give(k)
 		give_back_next(cpu);
 		empty_others_some()
 	:: true -> /* into the stack, perhaps after some are given back: half of it, long ones, the next */
+		if
+		:: empty_others_some() /* give_back_another() */
+		:: true
+		fi;
 		if
 		:: true -> give_back(cpu, k)
 		:: true -> give_back(cpu, RUN) /* give_back_long() */
