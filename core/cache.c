@@ -110,34 +110,66 @@ static void one_to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 	sluice_unlock(&pool->lock, flags);
 }
 
-/* Give back the n oldest slots of a stack. */
-static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
-		      uint32_t n)
+/* The n oldest slots of a stack are not in it any more. */
+static void forget(struct sluice_cache *cache, uint32_t kind, uint32_t n)
 {
 	uint32_t *stack = cache->stack[kind], left = cache->height[kind] - n;
-	unsigned long flags;
 
-	if (!n)
-		return;
-	flags = sluice_lock(&pool->lock);
-	for (uint32_t i = 0; i < n; i++)
-		to_pool(pool, stack[i], kind);
-	sluice_pool_check_low(pool);
-	sluice_unlock(&pool->lock, flags);
 	for (uint32_t i = 0; i < left; i++)
 		stack[i] = stack[i + n];
 	cache->height[kind] = (uint8_t)left;
 	sluice_store_u32(&cache->held, cache->held - n * sluice_kind_units[kind]);
 }
 
-static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
+/* Give back the n oldest slots of a stack. */
+static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
+		      uint32_t n)
+{
+	unsigned long flags;
+
+	if (!n)
+		return;
+	flags = sluice_lock(&pool->lock);
+	for (uint32_t i = 0; i < n; i++)
+		to_pool(pool, cache->stack[kind][i], kind);
+	sluice_pool_check_low(pool);
+	sluice_unlock(&pool->lock, flags);
+	forget(cache, kind, n);
+}
+
+/* The stack that gives something next, and then the one after it. One that is not empty, if there is any. */
+static uint32_t next_stack(struct sluice_cache *cache)
 {
 	uint32_t kind = cache->next, looked = 0;
 
 	while (!cache->height[kind] && ++looked < CACHE_KINDS)
 		kind = kind + 1 < CACHE_KINDS ? kind + 1 : 0;
-	give_back(pool, cache, kind, cache->height[kind]);
 	cache->next = kind + 1 < CACHE_KINDS ? kind + 1 : 0;
+	return kind;
+}
+
+static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
+{
+	uint32_t kind = next_stack(cache);
+
+	give_back(pool, cache, kind, cache->height[kind]);
+}
+
+/*
+ * In a frugal pool, before it takes more than it ever has: a few slots of a stack, under the pool's lock. So its
+ * high-water mark is that of what is in use, and a cache keeps what there is room for below it.
+ */
+static void economize(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t bytes)
+{
+	uint32_t kind, n;
+
+	if (!cache->held || sluice_pool_in_runs(pool) + bytes <= pool->stats.used_max)
+		return;
+	kind = next_stack(cache);
+	n = cache->height[kind] < BATCH ? cache->height[kind] : BATCH;
+	for (uint32_t i = 0; i < n; i++)
+		to_pool(pool, cache->stack[kind][i], kind);
+	forget(cache, kind, n);
 }
 
 /*
@@ -236,6 +268,8 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	unsigned long flags = sluice_lock(&pool->lock);
 	bool found, ask;
 
+	if (pool->frugal)
+		economize(pool, cache, (uint64_t)count << SLUICE_GRANULE_SHIFT);
 	if (class < SLUICE_POOL_CLASSES) {
 		found = sluice_slab_take(pool, class, pool->low ? 1 : BATCH, &g, &taken);
 	} else {

@@ -39,6 +39,7 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	pool->grow = config->grow;
 	pool->space = config->space;
 	pool->context = config->context;
+	pool->frugal = config->frugal;
 	while ((uint64_t)pool->max_present << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
 		pool->zone_shift++;
 	for (uint32_t c = 0; c < pool->max_chunks; c++)

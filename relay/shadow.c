@@ -99,6 +99,7 @@ static int pool_open(struct relay *r)
 		.max = s->options.pool_max,
 		.dev = SHADOW_DEV,
 		.n_caches = 1, /* one thread */
+		.frugal = true,
 		.huge_pages = s->options.huge_pages,
 	};
 	struct region *region = &r->mem.regions[0];

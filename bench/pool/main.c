@@ -314,10 +314,8 @@ static double pair_round(const struct candidate *c, uint32_t *lengths, unsigned 
 	(void)pthread_getaffinity_np(pthread_self(), sizeof(before), &before);
 	memset(rings, 0, sizeof(rings));
 	for (unsigned int t = 0; t < threads; t++)
-		jobs[t] = (struct pair_job){.c = c,
-					    .lengths = lengths,
-					    .pinned = threads > 1,
-					    .thread = t};
+		jobs[t] = (struct pair_job){
+			.c = c, .lengths = lengths, .pinned = threads > 1, .thread = t};
 	for (unsigned int t = 0; crossed && t < threads; t++) {
 		jobs[t].out = &rings[t];
 		jobs[t].in = &rings[1 - t];
@@ -367,9 +365,9 @@ static void pairs(void)
 				lengths[i] = sizes[s] ? sizes[s] : next_length(&seed);
 			for (int r = 0; r < ROUNDS; r++) {
 				for (size_t c = 0; c < n_candidates; c++)
-					values[c][r] = pair_round(candidates[c], lengths,
-								  ways[w].threads, ways[w].crossed,
-								  c ? &none : &handed);
+					values[c][r] =
+						pair_round(candidates[c], lengths, ways[w].threads,
+							   ways[w].crossed, c ? &none : &handed);
 				alone[r] = pair_round(&nothing, lengths, ways[w].threads,
 						      ways[w].crossed, &none);
 			}

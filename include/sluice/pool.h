@@ -138,9 +138,10 @@ struct sluice_pool {
 	uint32_t partial[SLUICE_POOL_CLASSES]; /* slabs with both free and taken slots */
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
-	uint32_t cache_max;	 /* cache_limit while enough is free */
-	uint32_t shortage;	 /* trips until a request that was put off is forgotten */
-	bool few;		 /* few granules are free */
+	uint32_t cache_max; /* cache_limit while enough is free */
+	uint32_t shortage;  /* trips until a request that was put off is forgotten */
+	bool few;	    /* few granules are free */
+	bool frugal;
 	uint64_t reserved;	 /* granules in reserves, of which nothing counts as free */
 	uint64_t reserved_taken; /* of these, in slots */
 	uint32_t n_chunks;
@@ -174,6 +175,12 @@ struct sluice_pool_config {
 	uint32_t max_present;
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
+	/*
+	 * Before the pool takes more than it ever has (used_max), the cache that asks for it gives back some of
+	 * what it keeps: for one whose memory is dear, and whose loads are so steady that they fit into what an
+	 * earlier one took. With one cache, used_max then is what was in use at once, and little more.
+	 */
+	bool frugal;
 	/*
 	 * NULL, or called when somebody should look after the pool: when it should get more chunks,
 	 * once until sluice_pool_want() is called, and when it is used again after

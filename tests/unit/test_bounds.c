@@ -87,6 +87,7 @@ static struct world {
 } world;
 
 static struct limit seen[SORTS];
+static bool frugal; /* what world_open() makes */
 
 static void note_max(uint64_t *most, uint64_t now)
 {
@@ -202,6 +203,7 @@ static void world_open(uint64_t size, uint32_t n_caches)
 		.max_chunks = chunks,
 		.caches = calloc(n_caches, sizeof(struct sluice_cache *)),
 		.n_caches = n_caches,
+		.frugal = frugal,
 	};
 	assert_true(world.meta && world.cache_memory && world.held && world.config.chunks &&
 		    world.config.caches);
@@ -496,6 +498,15 @@ static void large_pool(void **state)
 	pool_of(UINT64_C(1024) * MiB, 64);
 }
 
+static void frugal_pool(void **state)
+{
+	(void)state;
+	frugal = true;
+	pool_of(4 * MiB, 1);
+	pool_of(64 * MiB, 2);
+	frugal = false;
+}
+
 /* A run that reaches across chunks costs a little for each of them, and no more. */
 static void long_runs_cost_their_chunks(void **state)
 {
@@ -555,6 +566,7 @@ int main(void)
 		cmocka_unit_test(small_pool),
 		cmocka_unit_test(middle_pool),
 		cmocka_unit_test(large_pool),
+		cmocka_unit_test(frugal_pool),
 		cmocka_unit_test(long_runs_cost_their_chunks),
 		cmocka_unit_test(trips_leave_the_lines_of_others_alone),
 	};

@@ -162,11 +162,44 @@ static void what_a_cache_keeps_is_had_at_the_third_try(void **state)
 	full_close(&full);
 }
 
+/* What is taken of a frugal pool is what was in use at once, and a few slots, whatever came before. */
+static void a_frugal_pool_takes_what_is_in_use(void **state)
+{
+	static const uint32_t sizes[] = {4 * KiB, 8 * KiB, 12 * KiB, 16 * KiB, 20 * KiB};
+	const struct sluice_memfd_config config = {.name = "frugal",
+						   .size = 64 * MiB,
+						   .max = 64 * MiB,
+						   .dev = RIG_DEV,
+						   .n_caches = 1,
+						   .frugal = true};
+	struct full full = {.dev = malloc(SLOTS * sizeof(*full.dev))};
+
+	(void)state;
+	assert_non_null(full.dev);
+	assert_int_equal(sluice_memfd_open(&config, &full.rig.mem), 0);
+	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+		struct sluice_pool_stats before = stats_of(&full);
+
+		for (int round = 0; round < 10; round++) {
+			while (full.n < 64)
+				assert_int_equal(take(&full, sizes[s]), 0);
+			while (full.n)
+				drop(&full, full.n - 1);
+		}
+		assert_in_range(stats_of(&full).used_max, 64 * sizes[s], 64 * sizes[s] * 5 / 4);
+		/* That is no reason not to keep what there is room for. */
+		assert_true(stats_of(&full).cache_hits > before.cache_hits);
+	}
+	sluice_memfd_destroy(full.rig.mem);
+	free(full.dev);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(caches_go_on_in_a_large_pool),
 		cmocka_unit_test(what_a_cache_keeps_is_had_at_the_third_try),
+		cmocka_unit_test(a_frugal_pool_takes_what_is_in_use),
 	};
 
 	return cmocka_run_group_tests_name("low", tests, NULL, NULL);
