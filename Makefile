@@ -116,9 +116,10 @@ $(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC) tools/survey_stream.c tools/su
 # The relay's benchmark: a load by libblkio, whose folder is BLKIO (suite_get's; empty: the system's).
 BLKIO ?=
 bench-relay: $(BUILD)/bench/relay-load $(BUILD)/bench/relay-copy
+$(BUILD)/bench/relay-copy: relay/move.c
 $(BUILD)/bench/relay-%: bench/relay/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(BLKIO),-I$(BLKIO)/usr/include) -o $@ $< \
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(BLKIO),-I$(BLKIO)/usr/include) -I. -o $@ $(filter %.c,$^) \
 	      $(if $(filter %load,$@),$(if $(BLKIO),$(BLKIO)/usr/lib/x86_64-linux-gnu/libblkio.so \
 	      -Wl$(comma)-rpath$(comma)$(BLKIO)/usr/lib/x86_64-linux-gnu,-lblkio))
 

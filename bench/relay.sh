@@ -18,9 +18,11 @@
 # cache. At queue depth 32 the load sleeps when nothing has completed, at depth 1 it spins, as an
 # application does that wants latency.
 #
-# Besides, for the relay: the rate of its copying beside memcpy on the same working set, twice:
-# "copying" is bytes moved / its processor time, which charges the copying with everything else that
-# it does, spinning included; "copying-alone" takes of that time what perf finds in memcpy and memset.
+# Besides, for the relay: the rate of its copying, twice: "copying" is bytes moved / its processor time,
+# which charges the copying with everything else that it does, spinning included; "copying-alone" takes
+# of that time what perf finds in copying and clearing. Beside that, what memcpy reaches in the same round
+# on the same working set (bench/relay/copy.c): in its own caches, and ("peer") while another processor does
+# with the blocks what the backend does; "clear" is the relay's own loop in place of memcpy.
 # How often it wakes up in ten idle seconds with a connected front-end. The most that its pool held
 # beside the bytes in flight. And by perf where its time goes, function by function.
 #
@@ -144,6 +146,16 @@ pool_high() {
 		'BEGIN { print high / (n + rings) }'
 }
 
+# copies JOB: what the machine can do in the job's direction.
+copies() {
+	local direction=back what
+	[ "$1" = 128k-read-qd32 ] || direction=in
+	for what in memcpy clear; do
+		sample $what "$1-copying-alone" "$("$COPY" alone 131072 32 0.3 $what)" MiB/s
+		sample $what-peer "$1-copying-alone" "$("$COPY" $direction 131072 32 0.3 $what)" MiB/s
+	done
+}
+
 # profile NAME BACKEND OPERATION BLOCK DEPTH WAIT UNIT: by function, of the default relay. The clock is
 # sampled: a virtual machine has no counters.
 profile() {
@@ -169,7 +181,7 @@ profile() {
 	case $4 in
 	131072)
 		awk -v ns=$ns -v block="$4" -v iops="$(cut -d' ' -f1 "$VM_DIR/load")" '
-			/mem(cpy|move|set)/ { part += $1 / 100 }
+			/mem(cpy|move|set)|move_and_clear|by_lines/ { part += $1 / 100 }
 			END { print iops * 3.25 * block / 1048576 / (part * ns / 1e9) }' "$VM_DIR/profile" >"$VM_DIR/cost"
 		sample shadow "$1-copying-alone" "$(cat "$VM_DIR/cost")" MiB/s
 		;;
@@ -178,7 +190,7 @@ profile() {
 		NR == 1 { printf "| %s: %.0f ns of processor time a request | |\n|---|---|\n", job, ns }
 		NR <= 14 { printf "| %s | %.1f %% |\n", $2 == "kernel" ? $3 " (kernel)" : $2, $1; next }
 		{ rest += $1 }
-		END { printf "| all others | %.1f %% |\n\n", rest }' "$VM_DIR/profile" >>"$PROFILE"
+		END { printf "| all others | %.1f %% |\n\n", rest }' "$VM_DIR/profile" >"$PROFILES/$1"
 }
 
 # idle CANDIDATE: ten seconds with a connected front-end that asks for nothing.
@@ -206,8 +218,9 @@ disk_create "$DISK" $FILE_BYTES
 mkdir -p "$ROOT/build/bench"
 CSV=$ROOT/build/bench/relay.csv
 TABLE=$ROOT/build/bench/relay.md
-PROFILE=$ROOT/build/bench/relay-profile.md
-rm -f "$PROFILE"
+PROFILES=$VM_DIR/profiles
+mkdir "$PROFILES"
+PERF=$(command -v perf)
 echo "round,candidate,job,value,unit" >"$CSV"
 
 turn=0
@@ -220,18 +233,18 @@ for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		done
 		turn=$((turn + 1))
 	done <<<"$JOBS"
-	for block in 131072 4096; do
-		sample memcpy "$((block / 1024))k-copying" "$("$COPY" $block 32 0.3)" MiB/s
-		for piece in 512 4096; do
-			sample "memcpy-clear-$piece" "$((block / 1024))k-copying" \
-				"$("$COPY" $block 32 0.3 $piece)" MiB/s
-		done
-	done
+	while read -r name backend operation block depth how unit; do
+		[ "$block" = 131072 ] || continue
+		copies "$name" </dev/null
+		[ -z "$PERF" ] ||
+			profile "$name" "$backend" "$operation" "$block" "$depth" "$how" "$unit" </dev/null
+	done <<<"$JOBS"
 done
-if command -v perf >/dev/null; then
+if [ -n "$PERF" ]; then
 	say "profile"
 	while read -r name backend operation block depth how unit; do
-		profile "$name" "$backend" "$operation" "$block" "$depth" "$how" "$unit" </dev/null
+		[ "$block" = 131072 ] ||
+			profile "$name" "$backend" "$operation" "$block" "$depth" "$how" "$unit" </dev/null
 	done <<<"$JOBS"
 else
 	say "there is no perf: nothing is said about where the time goes"
@@ -244,7 +257,7 @@ done
 
 # table: medians as Markdown, from the CSV.
 table() {
-	awk -F, -v order="${candidates[*]} memcpy memcpy-clear-512 memcpy-clear-4096" '
+	awk -F, -v order="${candidates[*]} memcpy clear memcpy-peer clear-peer" '
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
 		{ v[$2, $3, ++n[$2, $3]] = $4 }
@@ -260,12 +273,13 @@ table() {
 			return m % 2 ? s[mid] : (s[mid] + s[mid + 1]) / 2
 		}
 		END {
-			print "| job | candidate | median | lowest | highest | of direct |"
+			print "| job | candidate | median | lowest | highest | of direct, or of memcpy-peer |"
 			print "|---|---|---|---|---|---|"
 			nc = split(order, c, " ")
 			for (j = 1; j <= nj; j++) {
 				job = jobs[j]
-				base = ("direct", job, 1) in v ? median("direct", job) : 0
+				against = ("direct", job, 1) in v ? "direct" : "memcpy-peer"
+				base = (against, job, 1) in v ? median(against, job) : 0
 				for (i = 1; i <= nc; i++) {
 					if (!n[c[i], job])
 						continue
@@ -273,7 +287,7 @@ table() {
 					form = m < 1000 ? "%.4g" : "%.0f"
 					printf "| %s, %s | %s | " form " | " form " | " form " | %s |\n",
 						job, unit[job], c[i], m, s[1], s[n[c[i], job]],
-						base && c[i] != "direct" ? sprintf("%.2f", m / base) : ""
+						base && c[i] != against ? sprintf("%.2f", m / base) : ""
 				}
 			}
 		}' "$CSV"
@@ -287,6 +301,8 @@ table() {
 if [ -n "$docs" ]; then
 	cp "$CSV" "$ROOT/docs/bench-relay.csv"
 	cp "$TABLE" "$ROOT/docs/bench-relay.md"
-	[ ! -e "$PROFILE" ] || { echo && cat "$PROFILE"; } >>"$ROOT/docs/bench-relay.md"
+	while read -r name _; do
+		[ ! -e "$PROFILES/$name" ] || { echo && cat "$PROFILES/$name"; } >>"$ROOT/docs/bench-relay.md"
+	done <<<"$JOBS"
 fi
 say "All samples: $CSV"

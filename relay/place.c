@@ -18,10 +18,9 @@
  *
  * What the device can see (G2): free slots are zero. What it reads has been written over by this
  * very chain; what it writes starts as zero. When the flight ends, what the device says that it
- * wrote is cleared, piece by piece together with the copying, while the lines are still in the
- * first-level cache: that makes the clearing nearly free. Bytes that it wrote beyond what it says
- * stay: it is the device's own writing that it may find again, nobody else's. What it has read goes
- * to kept.c.
+ * wrote is cleared together with the copying (move.c), which makes the clearing nearly free. Bytes
+ * that it wrote beyond what it says stay: it is the device's own writing that it may find again,
+ * nobody else's. What it has read goes to kept.c.
  *
  * How much room (G5): each queue is sure of a share; all shares together are half of the pool. What
  * it takes beyond comes out of the other half, which is common, and closed to all but the one queue
@@ -31,6 +30,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "move.h"
 #include "shadow.h"
 
 static uint64_t above_share(const struct shadow *s, uint64_t held)
@@ -139,26 +139,7 @@ static void copy_in(struct queue *q, const struct part *p)
 	}
 }
 
-#define PAGE  4096u
-#define PIECE 512u
-
-/* Copies and clears what was copied. In pieces as short as these the clearing is nearly free; in pieces
- * of a page both together take half as long again (bench/relay/copy.c). */
-static void move(uint8_t *to, uint8_t *from, uint64_t len)
-{
-	while (len) {
-		uint64_t n = len < PIECE ? len : PIECE;
-
-		/* A compiler that sees the bound copies in line, by string instructions, which is slower
-		 * than what the C library has for this processor. */
-		__asm__("" : "+r"(n));
-		memcpy(to, from, n);
-		memset(from, 0, n);
-		to += n;
-		from += n;
-		len -= n;
-	}
-}
+#define PAGE 4096u
 
 static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 {
@@ -174,7 +155,7 @@ static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 			memset(from, 0, left);
 			return;
 		}
-		move(to, from, have);
+		move_and_clear(to, from, have);
 		dirty_mark(&q->shadow->dirty, gpa, have);
 		q->stats.copies++;
 	}

@@ -9,6 +9,7 @@
  *   device_end.c   the guest's ring, where the relay is the device
  *   driver_end.c   the shadow ring in the pool, where the relay is the driver
  *   place.c	    a chain's bytes into slots of the pool, and back
+ *   move.c	    bytes out of a slot, which is clear afterwards
  *   kept.c	    runs of slots that are written over instead of cleared
  *   used_len.c	    what may be believed of the length that a backend reports
  *   flow.c	    chains through a queue: fetch, place, make available; reap, copy back, use

@@ -2,24 +2,48 @@
 /*
  * copy.c - what this machine's memcpy reaches on the relay's working set
  *
- * Theory of operation: `copy BLOCK_SIZE DEPTH SECONDS [PIECE]` prints MiB/s of copying blocks between
- * two shared memories of DEPTH blocks each, as the relay does between guest memory and its pool with
- * that many requests in flight: block by block, each source and destination in a random pairing, so
- * that the prefetcher knows as little as it does there. That is the limit that the relay's own
- * copying is held against.
+ * Theory of operation
+ * -------------------
+ *	copy alone|in|back BLOCK_SIZE DEPTH SECONDS memcpy|clear
  *
- * With PIECE each block is copied in pieces of so many bytes, and each piece cleared at its source
- * when it has been copied, as the relay does with what a device has written: relay/place.c has
- * its PIECE from here.
+ * prints MiB/s of copying blocks between two shared memories of DEPTH blocks each, as the relay does
+ * between guest memory and its pool with that many requests in flight: block by block, each source
+ * and destination in a random pairing, so that the prefetcher knows as little as it does there. That
+ * is the limit that the relay's own copying is held against.
+ *
+ * "alone", all of it stays in this processor's caches. That is not the relay's working set: what it
+ * copies back has just been written by the backend, on another processor, and what it copies in is
+ * read there next, while the relay goes on copying. So with "back" a second process fills half of the
+ * sources, out of a file's worth of memory, while the other half is being copied, and then the other
+ * way round; with "in" it reads half of the destinations so. Only copying is timed.
+ *
+ * "clear" copies as relay/move.c does, which clears the source.
  */
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "relay/move.h"
+
+#define FILE_BYTES ((size_t)256 << 20) /* bench/relay.sh's disk: more than caches hold */
+
+struct copy {
+	enum { ALONE, IN, BACK } peer;
+	bool clear;
+	size_t block, depth;
+	uint8_t *from, *to, *file;
+	atomic_uint *turn; /* even: ours; odd: the peer's */
+	uint32_t random;
+};
 
 static double now(void)
 {
@@ -29,7 +53,7 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static uint8_t *memory(size_t size)
+static void *memory(size_t size)
 {
 	int fd = memfd_create("copy", MFD_CLOEXEC);
 	void *p;
@@ -43,53 +67,154 @@ static uint8_t *memory(size_t size)
 	return p;
 }
 
-static void move(uint8_t *to, uint8_t *from, size_t len, size_t piece)
+static uint32_t next_random(struct copy *c)
 {
-	while (len) {
-		size_t n = len < piece ? len : piece;
+	c->random = c->random * 1664525 + 1013904223;
+	return c->random >> 8;
+}
 
-		__asm__("" : "+r"(n)); /* as in place.c */
-		memcpy(to, from, n);
-		memset(from, 0, n);
-		to += n;
-		from += n;
-		len -= n;
+static void pin(unsigned int which)
+{
+	unsigned int n = 0;
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	CPU_ZERO(&one);
+	for (unsigned int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+		if (CPU_ISSET(i, &all) && n++ == which)
+			CPU_SET(i, &one);
+	if (CPU_COUNT(&one))
+		(void)sched_setaffinity(0, sizeof(one), &one);
+}
+
+/* The blocks of one half, of those that the peer has or of ours. */
+static uint8_t *block_of(const struct copy *c, uint8_t *memory, unsigned int half, size_t i)
+{
+	return memory + (half * (c->depth / 2) + i) * c->block;
+}
+
+/* The backend: fills what is copied back, or takes what has been copied in. Until it is killed. */
+static _Noreturn void peer(struct copy *c)
+{
+	pin(1);
+	for (;;) {
+		unsigned int turn;
+
+		while (!((turn = atomic_load_explicit(c->turn, memory_order_acquire)) & 1))
+			sched_yield();
+		for (size_t i = 0; i < c->depth / 2; i++) {
+			uint8_t *f = c->file + next_random(c) % (FILE_BYTES / c->block) * c->block;
+
+			if (c->peer == BACK)
+				memcpy(block_of(c, c->from, turn / 2 % 2, i), f, c->block);
+			else
+				memcpy(f, block_of(c, c->to, turn / 2 % 2, i), c->block);
+		}
+		atomic_store_explicit(c->turn, turn + 1, memory_order_release);
 	}
+}
+
+/* Copies one half, each block once: what has been copied is not the peer's any more. */
+static double copy_half(struct copy *c, unsigned int half)
+{
+	size_t shift = next_random(c), n = c->depth / 2;
+	double begin = now();
+
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *to = block_of(c, c->to, half, (i * 7 + shift) % n);
+		uint8_t *from = block_of(c, c->from, half, (i * 5 + shift) % n);
+
+		if (c->clear)
+			move_and_clear(to, from, c->block);
+		else
+			memcpy(to, from, c->block);
+		/* The compiler must not know that nobody reads it. */
+		__asm__ volatile("" ::: "memory");
+	}
+	return now() - begin;
+}
+
+/* Both halves change hands. */
+static double one_turn(struct copy *c)
+{
+	unsigned int turn = atomic_load_explicit(c->turn, memory_order_relaxed) + 1;
+	double spent;
+
+	if (c->peer == ALONE) {
+		atomic_store_explicit(c->turn, turn + 1, memory_order_relaxed);
+		return copy_half(c, turn / 2 % 2);
+	}
+	atomic_store_explicit(c->turn, turn, memory_order_release);
+	spent = copy_half(c, (turn / 2 + 1) % 2);
+	while (atomic_load_explicit(c->turn, memory_order_acquire) == turn)
+		sched_yield();
+	return spent;
+}
+
+static bool parse(struct copy *c, int argc, char **argv, double *seconds)
+{
+	static const char *const peers[] = {[ALONE] = "alone", [IN] = "in", [BACK] = "back"};
+	bool known = false;
+
+	if (argc != 6)
+		return false;
+	for (unsigned int i = 0; i < 3; i++) {
+		if (!strcmp(argv[1], peers[i])) {
+			c->peer = i;
+			known = true;
+		}
+	}
+	c->block = strtoul(argv[2], NULL, 0);
+	c->depth = strtoul(argv[3], NULL, 0);
+	*seconds = strtod(argv[4], NULL);
+	c->clear = !strcmp(argv[5], "clear");
+	/* 5 and 7 lead through all blocks of a half if they do not divide their number. */
+	return known && c->block && c->block <= FILE_BYTES && c->depth && !(c->depth % 2) &&
+	       c->depth % 5 && c->depth % 7 && *seconds > 0 &&
+	       (c->clear || !strcmp(argv[5], "memcpy"));
 }
 
 int main(int argc, char **argv)
 {
-	bool right = argc == 4 || argc == 5;
-	size_t block = right ? strtoul(argv[1], NULL, 0) : 0;
-	size_t depth = right ? strtoul(argv[2], NULL, 0) : 0;
-	size_t piece = argc == 5 ? strtoul(argv[4], NULL, 0) : 0;
-	double seconds = right ? strtod(argv[3], NULL) : 0, begin, end;
-	uint8_t *from = memory(block * depth), *to = memory(block * depth);
+	struct copy c = {.random = 1};
+	double seconds, spent = 0, end;
 	uint64_t copied = 0;
-	uint32_t x = 1;
+	pid_t child = 0;
 
-	if (!block || !depth || !from || !to || (argc == 5 && !piece)) {
-		fprintf(stderr, "usage: copy BLOCK_SIZE DEPTH SECONDS [PIECE]\n");
+	if (!parse(&c, argc, argv, &seconds)) {
+		fprintf(stderr, "usage: copy alone|in|back BLOCK_SIZE DEPTH SECONDS memcpy|clear\n"
+				"DEPTH is even, and no multiple of 5 or 7.\n");
 		return 1;
 	}
-	begin = now();
-	do {
-		for (unsigned int i = 0; i < 64; i++) {
-			uint8_t *src, *dst;
-
-			x = x * 1664525 + 1013904223;
-			dst = to + (x >> 8) % depth * block;
-			src = from + (x >> 20) % depth * block;
-			if (piece)
-				move(dst, src, block, piece);
-			else
-				memcpy(dst, src, block);
-			/* The compiler must not know that nobody reads it. */
-			__asm__ volatile("" ::: "memory");
+	c.from = memory(c.block * c.depth);
+	c.to = memory(c.block * c.depth);
+	c.turn = memory(sizeof(*c.turn));
+	c.file = c.peer == ALONE ? NULL : memory(FILE_BYTES);
+	if (!c.from || !c.to || !c.turn || (c.peer != ALONE && !c.file)) {
+		perror("copy: memory");
+		return 1;
+	}
+	atomic_store(c.turn, 0);
+	pin(0);
+	if (c.peer != ALONE) {
+		child = fork();
+		if (child < 0) {
+			perror("copy: fork");
+			return 1;
 		}
-		copied += 64 * block;
-		end = now();
-	} while (end - begin < seconds);
-	printf("%.0f\n", (double)copied / (end - begin) / (1 << 20));
+		if (!child) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			peer(&c);
+		}
+	}
+	end = now() + seconds;
+	do {
+		spent += one_turn(&c);
+		copied += c.block * c.depth / 2;
+	} while (now() < end);
+	if (child)
+		kill(child, SIGKILL);
+	printf("%.0f\n", (double)copied / spent / (1 << 20));
 	return 0;
 }
