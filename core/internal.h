@@ -33,11 +33,12 @@
 #define MAX_WINDOW  524288u /* chunks; its units have numbers of 32 bits */
 #define MAX_CACHES  4096u
 #define CACHE_SHARE 8u /* of the pool, that all caches together may hold */
-#define LOW_GRANULES                                                                               \
-	4096u		 /* with three quarters of them free a pool runs low, however large it is */
-#define SHORTAGE    256u /* and for so many trips after a request that was put off */
-#define TAG_FREE    4u	 /* record of a slot that waits in a cache or is free in a slab */
-#define SLAB_SLOTS  16u	 /* the most that a slab is cut into */
+/* With fewer than three quarters of them free a pool runs low, however large it is... */
+#define LOW_GRANULES 4096u
+/* ...and for so many trips after a request that was put off. */
+#define SHORTAGE    256u
+#define TAG_FREE    4u	/* record of a slot that waits in a cache or is free in a slab */
+#define SLAB_SLOTS  16u /* the most that a slab is cut into */
 #define KIND_FREE   1u
 #define KIND_RUN    2u
 #define KIND_SLAB   3u
@@ -74,10 +75,11 @@ struct sluice_chunk {
 	uint32_t granules; /* 512, or fewer in a short chunk */
 	uint32_t rank;	   /* of those that are there; by it the zones are made */
 	/*
-	 * Under the lock, and written by each trip to the pool: in lines of its own therefore, but in the
-	 * same page, and away from the line's twin, which processors fetch along.
+	 * Under the lock, and written by each trip to the pool: in lines of its own therefore, but near by,
+	 * and a line further on, because processors fetch a line's twin along.
 	 */
-	uint64_t heads[GRANULES / 64] __attribute__((aligned(128)));
+	uint8_t apart[64];
+	uint64_t heads[GRANULES / 64] __attribute__((aligned(64)));
 	uint32_t joined;       /* 1 if joined to the chunk before */
 	uint32_t free;	       /* granules in free runs */
 	uint32_t reserved;     /* granules in reserves */
