@@ -17,11 +17,12 @@
  * when the pool has run dry, or when a thread was moved between asking which CPU it runs on and
  * locking, and it never waits for it; if a cache is busy it goes to the next.
  *
- * Bounded holdings: a cache holds at most cache_limit units, 1/8 of the pool in all; when a slot
- * would exceed that, long runs are given back, one of each length in turn, and if that was not
- * enough a stack, the next in turn. While the pool runs low (an eighth free) nothing is put in, each
- * call gives back a stack of its own cache and one of another's, and a call that finds no room
- * empties caches, its own first, until there is.
+ * Bounded holdings: a cache holds at most cache_limit units, 1/8 of the pool in all, and no more in all than
+ * what is free; when a slot would exceed that, long runs are given back, one of each length in turn, and if
+ * that was not enough a stack, the next in turn. While the pool runs low (pool.c: little is free, a request
+ * has found no room of late, or a device waits) nothing is put in, and each call gives back a stack of its
+ * own cache and one of another's. A call that finds no room empties caches, its own first, until there
+ * is; or, where most of the pool is in use, leaves that to the calls after it (put_off()).
  *
  * A cached slot counts as taken for runs.c and slab.c; its record's tag is TAG_FREE, which is how a
  * second free of it, or an unmap, is told from the first.
@@ -100,37 +101,75 @@ static void to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 
 static void one_to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 {
-	unsigned long flags = sluice_lock(&pool->lock);
+	unsigned long flags;
 
+	prefetch_run(pool, unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT));
+	flags = sluice_lock(&pool->lock);
 	to_pool(pool, unit, kind);
 	sluice_pool_check_low(pool);
 	sluice_unlock(&pool->lock, flags);
 }
 
-/* Give back the n oldest slots of a stack. */
-static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
-		      uint32_t n)
+/* The n oldest slots of a stack are not in it any more. */
+static void forget(struct sluice_cache *cache, uint32_t kind, uint32_t n)
 {
 	uint32_t *stack = cache->stack[kind], left = cache->height[kind] - n;
-	unsigned long flags;
 
-	if (!n)
-		return;
-	flags = sluice_lock(&pool->lock);
-	for (uint32_t i = 0; i < n; i++)
-		to_pool(pool, stack[i], kind);
-	sluice_pool_check_low(pool);
-	sluice_unlock(&pool->lock, flags);
 	for (uint32_t i = 0; i < left; i++)
 		stack[i] = stack[i + n];
 	cache->height[kind] = (uint8_t)left;
 	sluice_store_u32(&cache->held, cache->held - n * sluice_kind_units[kind]);
 }
 
+/* Give back the n oldest slots of a stack. */
+static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
+		      uint32_t n)
+{
+	unsigned long flags;
+
+	if (!n)
+		return;
+	flags = sluice_lock(&pool->lock);
+	for (uint32_t i = 0; i < n; i++)
+		to_pool(pool, cache->stack[kind][i], kind);
+	sluice_pool_check_low(pool);
+	sluice_unlock(&pool->lock, flags);
+	forget(cache, kind, n);
+}
+
+/* The stack that gives something next, and then the one after it. One that is not empty, if there is any. */
+static uint32_t next_stack(struct sluice_cache *cache)
+{
+	uint32_t kind = cache->next, looked = 0;
+
+	while (!cache->height[kind] && ++looked < CACHE_KINDS)
+		kind = kind + 1 < CACHE_KINDS ? kind + 1 : 0;
+	cache->next = kind + 1 < CACHE_KINDS ? kind + 1 : 0;
+	return kind;
+}
+
 static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
 {
-	give_back(pool, cache, cache->next, cache->height[cache->next]);
-	cache->next = cache->next + 1 < CACHE_KINDS ? cache->next + 1 : 0;
+	uint32_t kind = next_stack(cache);
+
+	give_back(pool, cache, kind, cache->height[kind]);
+}
+
+/*
+ * In a frugal pool, before it takes more than it ever has: a few slots of a stack, under the pool's lock. So its
+ * high-water mark is that of what is in use, and a cache keeps what there is room for below it.
+ */
+static void economize(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t bytes)
+{
+	uint32_t kind, n;
+
+	if (!cache->held || sluice_pool_in_runs(pool) + bytes <= pool->stats.used_max)
+		return;
+	kind = next_stack(cache);
+	n = cache->height[kind] < BATCH ? cache->height[kind] : BATCH;
+	for (uint32_t i = 0; i < n; i++)
+		to_pool(pool, cache->stack[kind][i], kind);
+	forget(cache, kind, n);
 }
 
 /*
@@ -206,6 +245,21 @@ static void give_back_some(struct sluice_pool *pool, struct sluice_cache *cache)
 	sluice_unlock(&other->lock, flags);
 }
 
+/* The limit sinks with what is free. A cache that is in use sees to it by itself; of those that are not, one has a look. */
+static void give_back_another(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t limit)
+{
+	struct sluice_cache *other;
+	unsigned long flags;
+
+	cache->another = cache->another + 1 < pool->n_caches ? cache->another + 1 : 0;
+	other = pool->caches[cache->another];
+	if (other == cache || sluice_load_u32(&other->held) <= limit ||
+	    !sluice_trylock(&other->lock, &flags))
+		return;
+	give_back_next(pool, other);
+	sluice_unlock(&other->lock, flags);
+}
+
 /* Take a slot from the pool, and a few more for the cache if wanted. Sets the slot's unit. */
 static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
 		      uint32_t count, uint32_t align, uint32_t *unit)
@@ -214,6 +268,8 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	unsigned long flags = sluice_lock(&pool->lock);
 	bool found, ask;
 
+	if (pool->frugal)
+		economize(pool, cache, (uint64_t)count << SLUICE_GRANULE_SHIFT);
 	if (class < SLUICE_POOL_CLASSES) {
 		found = sluice_slab_take(pool, class, pool->low ? 1 : BATCH, &g, &taken);
 	} else {
@@ -262,6 +318,21 @@ static bool reclaim(struct sluice_pool *pool)
 	sluice_pool_check_low(pool);
 	sluice_unlock(&pool->lock, flags);
 	return any;
+}
+
+/*
+ * Whether a request that found no room fails now, and what caches keep is given back by the calls that
+ * come next. So it is in a pool that is not small and mostly in use: there what the caches keep is
+ * hardly ever what is missing, and giving it all back takes a hundred times as long as to say so. Never
+ * while a device waits, nor the third time in a row.
+ */
+static bool put_off(struct sluice_pool *pool, uint32_t kind)
+{
+	unsigned long flags = sluice_lock(&pool->lock);
+	bool off = kind < CACHE_KINDS && sluice_pool_put_off(pool);
+
+	sluice_unlock(&pool->lock, flags);
+	return off;
 }
 
 /* The same, with everything given back first that is held without being in use. */
@@ -316,7 +387,7 @@ int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, ui
 	}
 	cache->misses++;
 	if (from_pool(pool, cache, class, count, align, unit) ||
-	    from_pool_hard(pool, cache, class, count, align, unit))
+	    (!put_off(pool, *kind) && from_pool_hard(pool, cache, class, count, align, unit)))
 		return 0;
 	/* Slabs of most classes are longer than a granule; one of those may still be there. */
 	if (class < SLUICE_POOL_CLASSES) {
@@ -336,6 +407,8 @@ void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache
 	uint32_t limit = sluice_load_u32(&pool->cache_limit);
 	bool low = sluice_load_u32(&pool->low) != 0;
 
+	if (!low)
+		give_back_another(pool, cache, limit);
 	if (kind < CACHE_KINDS && !low && sluice_kind_units[kind] <= limit) {
 		if (cache->height[kind] == cache->depth[kind])
 			give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);

@@ -17,6 +17,7 @@ struct sluice_cache {
 	uint32_t held;	    /* units in all stacks */
 	uint32_t next;	    /* the stack that is emptied next */
 	uint32_t next_long; /* and of the long ones, that which gives one slot next */
+	uint32_t another;   /* the cache that is looked at next */
 	uint64_t allocs, misses;
 	uint64_t taken, given; /* units of slots, through this cache */
 	uint8_t height[CACHE_KINDS];

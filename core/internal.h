@@ -32,7 +32,11 @@
 #define MAX_CHUNKS  2048u
 #define MAX_WINDOW  524288u /* chunks; its units have numbers of 32 bits */
 #define MAX_CACHES  4096u
-#define CACHE_SHARE 8u	/* of the pool, that all caches together may hold */
+#define CACHE_SHARE 8u /* of the pool, that all caches together may hold */
+/* With fewer than three quarters of them free a pool runs low, however large it is... */
+#define LOW_GRANULES 4096u
+/* ...and for so many trips after a request that was put off. */
+#define SHORTAGE    256u
 #define TAG_FREE    4u	/* record of a slot that waits in a cache or is free in a slab */
 #define SLAB_SLOTS  16u /* the most that a slab is cut into */
 #define KIND_FREE   1u
@@ -59,7 +63,10 @@ struct sluice_granule {
 	uint32_t head;
 	uint32_t prev; /* in a list of free runs or of slabs; number + 1 */
 	uint32_t next;
-	uint32_t free_slots; /* first granule of a slab: a bit for each free slot */
+	union {
+		uint32_t free_slots; /* first granule of a slab: a bit for each free slot */
+		uint32_t next_count; /* of a free run: the length of the next one in its list */
+	};
 };
 
 struct sluice_chunk {
@@ -67,6 +74,18 @@ struct sluice_chunk {
 	uint8_t *cpu;
 	uint32_t granules; /* 512, or fewer in a short chunk */
 	uint32_t rank;	   /* of those that are there; by it the zones are made */
+	/*
+	 * Under the lock, and written by each trip to the pool: in lines of its own therefore, but near by,
+	 * and a line further on, because processors fetch a line's twin along.
+	 */
+	uint8_t apart[64];
+	uint64_t heads[GRANULES / 64] __attribute__((aligned(64)));
+	uint32_t joined;       /* 1 if joined to the chunk before */
+	uint32_t free;	       /* granules in free runs */
+	uint32_t reserved;     /* granules in reserves */
+	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
+	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
+	struct sluice_granule granule[GRANULES] __attribute__((aligned(64)));
 	/* Four to a line, and none across two. */
 	struct sluice_record record[UNITS] __attribute__((aligned(64)));
 	/*
@@ -75,14 +94,6 @@ struct sluice_chunk {
 	 * read. In a cache it stays what it is.
 	 */
 	uint8_t kind[UNITS];
-	/* Under the lock, and written by each trip to the pool: in lines of its own therefore. */
-	struct sluice_granule granule[GRANULES];
-	uint64_t heads[GRANULES / 64];
-	uint32_t joined;       /* 1 if joined to the chunk before */
-	uint32_t free;	       /* granules in free runs */
-	uint32_t reserved;     /* granules in reserves */
-	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
-	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
 };
 
 static inline uint32_t head_make(uint32_t kind, uint32_t class, uint32_t count)
@@ -105,6 +116,15 @@ static inline uint32_t head_count(uint32_t head)
 	return head & COUNT_MASK;
 }
 
+/*
+ * A line that is about to be written. In a large pool what is known about a slot or a run lies in half a dozen lines
+ * that nobody has looked at for long: asked for together they cost little more than one of them.
+ */
+static inline void sluice_prefetch(const void *line)
+{
+	__builtin_prefetch(line, 1);
+}
+
 /* The chunk of a granule that is known to be in one. Under the lock. */
 static inline struct sluice_chunk *chunk_of(const struct sluice_pool *pool, uint32_t g)
 {
@@ -114,6 +134,16 @@ static inline struct sluice_chunk *chunk_of(const struct sluice_pool *pool, uint
 static inline struct sluice_granule *granule_of(const struct sluice_pool *pool, uint32_t g)
 {
 	return &chunk_of(pool, g)->granule[g % GRANULES];
+}
+
+/* What changes in a chunk, and of the first granule, when a run that starts at g comes or goes. */
+static inline void prefetch_run(const struct sluice_pool *pool, uint32_t g)
+{
+	const struct sluice_chunk *chunk = chunk_of(pool, g);
+
+	sluice_prefetch(chunk->heads);
+	sluice_prefetch(&chunk->free);
+	sluice_prefetch(&chunk->granule[g % GRANULES]);
 }
 
 static inline uint32_t zone_of(const struct sluice_pool *pool, uint32_t g)
@@ -400,6 +430,12 @@ static inline uint64_t sluice_pool_in_runs(const struct sluice_pool *pool)
 
 /* What follows from the size of the pool and of its reserves. A look at each chunk. Locked. */
 void sluice_pool_resized(struct sluice_pool *pool);
+
+/*
+ * Whether what caches keep need not be given back at once for a request that found no room. If so, the
+ * pool runs low for a while. Locked.
+ */
+bool sluice_pool_put_off(struct sluice_pool *pool);
 
 /* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);

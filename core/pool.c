@@ -39,6 +39,7 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	pool->grow = config->grow;
 	pool->space = config->space;
 	pool->context = config->context;
+	pool->frugal = config->frugal;
 	while ((uint64_t)pool->max_present << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
 		pool->zone_shift++;
 	for (uint32_t c = 0; c < pool->max_chunks; c++)
@@ -113,7 +114,8 @@ void sluice_pool_resized(struct sluice_pool *pool)
 	uint64_t units = granule_unit(1) * unreserved(pool);
 
 	sluice_store_u32(&pool->span_max, longest_span(pool));
-	sluice_store_u32(&pool->cache_limit, (uint32_t)(units / CACHE_SHARE / pool->n_caches));
+	pool->cache_max = (uint32_t)(units / CACHE_SHARE / pool->n_caches);
+	sluice_store_u32(&pool->cache_limit, pool->cache_max);
 	sluice_pool_check_low(pool);
 }
 
@@ -229,15 +231,43 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
 	return want;
 }
 
+/*
+ * The pool runs low, and density counts for more than warm slots, while less than three sixteenths of
+ * it are free: but not with 12 MiB, which is enough for what caches keep and for the longest requests,
+ * whatever share of the pool it is. Above that, what caches may keep goes by what is free.
+ */
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
-	/* Twice the room to leave the state as to enter it, so that it does not flicker. */
-	bool few = pool->free_granules < unreserved(pool) / (pool->low ? 4 : 8);
-	uint32_t low = few || pool->turn_first;
+	uint64_t share = granule_unit(1) * pool->free_granules / pool->n_caches;
+	uint64_t edge = unreserved(pool) / 4;
+	uint32_t low, limit = pool->cache_limit;
 
+	if (edge > LOW_GRANULES)
+		edge = LOW_GRANULES;
+	/* More room to leave the state than to enter it, so that it does not flicker. */
+	pool->few = pool->free_granules < (pool->few ? edge : edge / 4 * 3);
+	if (pool->shortage)
+		pool->shortage--;
+	low = pool->few || pool->shortage || pool->turn_first;
 	/* Each map and unmap on any CPU reads this line: written only when there is something new. */
 	if (low != pool->low)
 		sluice_store_u32(&pool->low, low);
+	/* No more than is free. One step a trip is enough: what is free changes little in one. */
+	if (limit > share)
+		sluice_store_u32(&pool->cache_limit, limit / 2);
+	else if (limit < share / 4 && limit < pool->cache_max)
+		sluice_store_u32(&pool->cache_limit,
+				 limit < pool->cache_max / 2 ? 2 * limit + 1 : pool->cache_max);
+}
+
+bool sluice_pool_put_off(struct sluice_pool *pool)
+{
+	if (pool->few || pool->turn_first || pool->free_granules >= unreserved(pool) / 4 ||
+	    (pool->shortage && pool->shortage <= SHORTAGE / 2))
+		return false;
+	pool->shortage = pool->shortage ? SHORTAGE / 2 : SHORTAGE;
+	sluice_pool_check_low(pool);
+	return true;
 }
 
 int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,

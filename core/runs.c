@@ -16,6 +16,10 @@
  * highest zone that has room at all, there from the best-fitting bin, and from the end of that run.
  * So short-lived small pieces do not sit in the midst of where long runs have to be found.
  *
+ * In a large pool the granules of free runs are in nobody's cache. So the head of a list has the length of its
+ * first run beside it, and a run that of the next one: a run is chosen without a look at it, and all that is
+ * about to be touched can be fetched together (prefetch_taken()).
+ *
  * A released run is merged at once with the free runs before and after it, whose bounds stand in
  * their first and last granule. So no two neighbouring runs are ever both free, and a pool that has
  * been emptied is one run again.
@@ -30,6 +34,8 @@
 #define WIDE_ROW    10 /* from here on a row is one bin */
 #define SHORT	    4u /* granules */
 #define LOOK	    4u /* runs of a bin looked at one by one */
+
+static const struct sluice_run_link none;
 
 static uint32_t msb(uint32_t v)
 {
@@ -62,15 +68,18 @@ static uint32_t bin_at(uint32_t row, uint32_t shelf)
 static void run_link(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	uint32_t row = row_of(count), shelf = shelf_of(count, row), bin = bin_at(row, shelf);
-	uint32_t zone = zone_of(pool, g), *list = &pool->runs[bin][zone];
+	uint32_t zone = zone_of(pool, g);
+	struct sluice_run_link *list = &pool->runs[bin][zone];
 	struct sluice_granule *granule = granule_of(pool, g);
 	uint64_t bit = UINT64_C(1) << zone;
 
 	granule->prev = 0;
-	granule->next = *list;
+	granule->next = list->link;
+	granule->next_count = list->count;
 	if (granule->next)
 		granule_of(pool, granule->next - 1)->prev = g + 1;
-	*list = g + 1;
+	list->link = g + 1;
+	list->count = count;
 	pool->rows |= 1u << row;
 	pool->shelves[row] |= 1u << shelf;
 	pool->row_zones[row] |= bit;
@@ -99,40 +108,47 @@ static void forget_zone(struct sluice_pool *pool, uint32_t row, uint32_t shelf, 
 static void run_unlink(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
 	uint32_t row = row_of(count), shelf = shelf_of(count, row), bin = bin_at(row, shelf);
-	uint32_t zone = zone_of(pool, g), *list = &pool->runs[bin][zone];
+	uint32_t zone = zone_of(pool, g);
+	struct sluice_run_link *list = &pool->runs[bin][zone];
 	struct sluice_granule *granule = granule_of(pool, g);
 
 	if (granule->next)
 		granule_of(pool, granule->next - 1)->prev = granule->prev;
-	if (granule->prev)
-		granule_of(pool, granule->prev - 1)->next = granule->next;
-	else
-		*list = granule->next;
-	if (!*list)
-		forget_zone(pool, row, shelf, bin, UINT64_C(1) << zone);
+	if (granule->prev) {
+		struct sluice_granule *before = granule_of(pool, granule->prev - 1);
+
+		before->next = granule->next;
+		before->next_count = granule->next_count;
+	} else {
+		list->link = granule->next;
+		list->count = granule->next_count;
+		if (!list->link)
+			forget_zone(pool, row, shelf, bin, UINT64_C(1) << zone);
+	}
 }
 
 /* Look at a few runs of a bin, from its lowest zone on, for one that holds count aligned granules.
  */
-static uint32_t look(const struct sluice_pool *pool, uint32_t bin, uint32_t count, uint32_t align)
+static struct sluice_run_link look(const struct sluice_pool *pool, uint32_t bin, uint32_t count,
+				   uint32_t align)
 {
 	uint32_t looked = 0;
 
 	for (uint64_t zones = pool->bin_zones[bin]; zones; zones &= zones - 1) {
-		uint32_t link = pool->runs[bin][__builtin_ctzll(zones)];
+		struct sluice_run_link run = pool->runs[bin][__builtin_ctzll(zones)];
 
-		while (link) {
-			const struct sluice_granule *granule = granule_of(pool, link - 1);
+		while (run.link) {
+			const struct sluice_granule *granule = granule_of(pool, run.link - 1);
 
-			if (head_count(granule->head) >=
-			    (uint64_t)count + runs_skip(pool, link - 1, align))
-				return link;
+			if (run.count >= (uint64_t)count + runs_skip(pool, run.link - 1, align))
+				return run;
 			if (++looked == LOOK)
-				return 0;
-			link = granule->next;
+				return none;
+			run.link = granule->next;
+			run.count = granule->next_count;
 		}
 	}
-	return 0;
+	return none;
 }
 
 /* The bins of a row at or above a shelf that have any run, as a bit for each. */
@@ -142,7 +158,7 @@ static uint32_t shelves_from(const struct sluice_pool *pool, uint32_t row, uint3
 }
 
 /* The lowest run of the best-fitting bin whose runs all have count granules. */
-static uint32_t search_low(const struct sluice_pool *pool, uint32_t count)
+static struct sluice_run_link search_low(const struct sluice_pool *pool, uint32_t count)
 {
 	uint32_t row = row_of(count), map, bin;
 
@@ -153,12 +169,12 @@ static uint32_t search_low(const struct sluice_pool *pool, uint32_t count)
 		count += (1u << (row - SHELF_SHIFT)) - 1;
 	row = row_of(count);
 	if (row >= SLUICE_POOL_ROWS)
-		return 0;
+		return none;
 	map = shelves_from(pool, row, shelf_of(count, row));
 	if (!map) {
 		map = pool->rows & (~0u << (row + 1));
 		if (!map)
-			return 0;
+			return none;
 		row = (uint32_t)__builtin_ctz(map);
 		map = pool->shelves[row];
 	}
@@ -170,7 +186,7 @@ static uint32_t search_low(const struct sluice_pool *pool, uint32_t count)
  * The best-fitting run in the highest zone that has one of count granules. For counts up to
  * 2^(SHELF_SHIFT + 1) a bin holds one length only, so all runs of the bin of count will do.
  */
-static uint32_t search_high(const struct sluice_pool *pool, uint32_t count)
+static struct sluice_run_link search_high(const struct sluice_pool *pool, uint32_t count)
 {
 	uint32_t row = row_of(count), map = shelves_from(pool, row, shelf_of(count, row));
 	uint32_t above = pool->rows & (~0u << (row + 1)), zone, bin;
@@ -181,7 +197,7 @@ static uint32_t search_high(const struct sluice_pool *pool, uint32_t count)
 	for (uint32_t m = above; m; m &= m - 1)
 		zones |= pool->row_zones[__builtin_ctz(m)];
 	if (!zones)
-		return 0;
+		return none;
 	zone = msb64(zones);
 	bit = UINT64_C(1) << zone;
 	for (;;) {
@@ -193,16 +209,18 @@ static uint32_t search_high(const struct sluice_pool *pool, uint32_t count)
 		while (above && !(pool->row_zones[__builtin_ctz(above)] & bit))
 			above &= above - 1;
 		if (!above)
-			return 0; /* cannot be: the zone came from one of them */
+			return none; /* cannot be: the zone came from one of them */
 		row = (uint32_t)__builtin_ctz(above);
 		above &= above - 1;
 		map = pool->shelves[row];
 	}
 }
 
-static uint32_t search(const struct sluice_pool *pool, uint32_t count, uint32_t align, bool high)
+static struct sluice_run_link search(const struct sluice_pool *pool, uint32_t count, uint32_t align,
+				     bool high)
 {
-	uint32_t row, found;
+	struct sluice_run_link found;
+	uint32_t row;
 
 	if (high)
 		return search_high(pool, count);
@@ -210,13 +228,13 @@ static uint32_t search(const struct sluice_pool *pool, uint32_t count, uint32_t 
 	row = row_of(count);
 	found = look(pool, bin_at(row, shelf_of(count, row)), count, align);
 	/* Any run this long holds an aligned one. At most 2^20 + 2^9, so no overflow. */
-	if (!found)
+	if (!found.link)
 		found = search_low(pool, count + align - 1);
 	/* With an alignment, runs between the two may do as well. */
-	for (uint32_t rows = pool->rows & (~0u << row); !found && align > 1 && rows;
+	for (uint32_t rows = pool->rows & (~0u << row); !found.link && align > 1 && rows;
 	     rows &= rows - 1) {
 		row = (uint32_t)__builtin_ctz(rows);
-		for (uint32_t map = pool->shelves[row]; !found && map; map &= map - 1)
+		for (uint32_t map = pool->shelves[row]; !found.link && map; map &= map - 1)
 			found = look(pool, bin_at(row, (uint32_t)__builtin_ctz(map)), count, align);
 	}
 	return found;
@@ -268,21 +286,33 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 	run_link(pool, g, count);
 }
 
+/* What it takes to cut count granules from first on out of a free run, and to hand them out. */
+static void prefetch_taken(const struct sluice_pool *pool, uint32_t g, uint32_t have,
+			   uint32_t first, uint32_t count)
+{
+	const struct sluice_chunk *chunk = chunk_of(pool, first);
+	uint32_t unit = (uint32_t)granule_unit(first % GRANULES);
+
+	sluice_prefetch(granule_of(pool, g));
+	sluice_prefetch(granule_of(pool, g + have - 1));
+	prefetch_run(pool, first);
+	sluice_prefetch(granule_of(pool, first + count - 1));
+	sluice_prefetch(&chunk->record[unit]);
+	sluice_prefetch(&chunk->kind[unit]);
+}
+
 uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t align, uint32_t kind,
 			  uint32_t class)
 {
 	bool high = align == 1 && (count <= SHORT || kind == KIND_SLAB);
-	uint32_t link = search(pool, count, align, high);
-	uint32_t g, skip, have;
+	struct sluice_run_link run = search(pool, count, align, high);
+	uint32_t g = run.link - 1, have = run.count, skip;
 
-	if (!link)
+	if (!run.link)
 		return 0;
-	g = link - 1;
-	have = head_count(granule_of(pool, g)->head);
-	skip = runs_skip(pool, g, align);
 	/* Short runs and slabs from the end. */
-	if (high)
-		skip = have - count;
+	skip = high ? have - count : runs_skip(pool, g, align);
+	prefetch_taken(pool, g, have, g + skip, count);
 	run_unlink(pool, g, have);
 	if (skip)
 		run_link(pool, g, skip);
@@ -345,6 +375,5 @@ uint32_t sluice_runs_largest(const struct sluice_pool *pool)
 		return 0;
 	row = msb(pool->rows);
 	bin = bin_at(row, msb(pool->shelves[row]));
-	return head_count(
-		granule_of(pool, pool->runs[bin][__builtin_ctzll(pool->bin_zones[bin])] - 1)->head);
+	return pool->runs[bin][__builtin_ctzll(pool->bin_zones[bin])].count;
 }

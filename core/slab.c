@@ -130,8 +130,12 @@ bool sluice_slab_take(struct sluice_pool *pool, uint32_t class, uint32_t max, ui
 		*taken |= bit;
 		slab->free_slots &= ~bit;
 	}
-	if (!slab->free_slots)
+	if (!slab->free_slots) {
 		slab_unlink(pool, class, *g);
+		/* The next miss looks at this one. */
+		if (pool->partial[class])
+			sluice_prefetch(granule_of(pool, pool->partial[class] - 1));
+	}
 	return true;
 }
 

@@ -110,6 +110,7 @@ static int create(const struct sluice_memfd_config *want, struct sluice_memfd **
 		.dev = want->dev,
 		.max_chunks = (uint32_t)count,
 		.n_caches = want->n_caches ? want->n_caches : caches_for_all_cpus(),
+		.frugal = want->frugal,
 	};
 	struct sluice_memfd *memfd = aligned_alloc(_Alignof(struct sluice_memfd), sizeof(*memfd));
 	void *cpu;

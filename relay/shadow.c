@@ -134,6 +134,7 @@ static int pool_open(struct relay *r)
 		 * counts as used. So few; and no more than a pool that runs dry looks into, which
 		 * is 16 (core/cache.c). */
 		.n_caches = (s->nloops + 3) / 4,
+		.frugal = true,
 		.huge_pages = s->options.huge_pages,
 	};
 	struct region *region = &r->mem.regions[0];

@@ -74,6 +74,7 @@ struct sluice_memfd_config {
 	uint32_t n_caches; /* caches of the pool; 0: as many as the machine has CPUs. A program that
 			      has given up the file system cannot count those, and says it here. */
 	bool huge_pages;   /* pages of 2 MiB from the system's reserve; such a pool does not grow */
+	bool frugal;	   /* as in struct sluice_pool_config */
 };
 
 /**

@@ -24,8 +24,9 @@
  * In front of both stands a small cache for each CPU, under a lock of its own that nobody else
  * normally touches: slots that were freed on this CPU, by size, last in first out, so that a slot
  * is handed out again while it is still warm. What the caches hold is bounded (1/8 of the pool in
- * all), and is given back when the pool runs low: below 1/8 free, nothing is put into a cache any
- * more, and every call empties a little of them.
+ * all, and what is free), and is given back when the pool runs low: below 3/16 or 12 MiB free, whichever is
+ * less, or after a request has found no room, nothing is put into a cache any more, and every call empties
+ * a little of them.
  *
  * Every slot has a private record of 16 bytes for its owner; the DMA layer keeps there what it has
  * to know at unmap time, so that nothing is looked up in anything that a device could write.
@@ -95,6 +96,12 @@ struct sluice_pool_stats {
 	uint64_t reserved;   /* in reserves of devices; what is in slots there is in used, too */
 };
 
+/* A free run at the head of a list: its first granule's number in the window plus one, 0 if none. */
+struct sluice_run_link {
+	uint32_t link;
+	uint32_t count; /* its granules */
+};
+
 /* A pool. The caller owns the memory; the fields are private. */
 struct sluice_pool {
 	/* One line, that every call reads and that is written seldom. */
@@ -127,10 +134,14 @@ struct sluice_pool {
 	uint32_t shelves[SLUICE_POOL_ROWS];   /* which bins of a row */
 	uint64_t row_zones[SLUICE_POOL_ROWS]; /* in which zones a row has any */
 	uint64_t bin_zones[SLUICE_POOL_BINS]; /* in which zones a bin has any */
-	uint32_t runs[SLUICE_POOL_BINS][SLUICE_POOL_ZONES];
+	struct sluice_run_link runs[SLUICE_POOL_BINS][SLUICE_POOL_ZONES];
 	uint32_t partial[SLUICE_POOL_CLASSES]; /* slabs with both free and taken slots */
 	uint32_t empty[SLUICE_POOL_CLASSES];   /* one slab kept although all its slots are free */
 	uint64_t free_granules;
+	uint32_t cache_max; /* cache_limit while enough is free */
+	uint32_t shortage;  /* trips until a request that was put off is forgotten */
+	bool few;	    /* few granules are free */
+	bool frugal;
 	uint64_t reserved;	 /* granules in reserves, of which nothing counts as free */
 	uint64_t reserved_taken; /* of these, in slots */
 	uint32_t n_chunks;
@@ -164,6 +175,12 @@ struct sluice_pool_config {
 	uint32_t max_present;
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
 	uint32_t n_caches;	      /* 1 to 4096; one for each CPU is best */
+	/*
+	 * Before the pool takes more than it ever has (used_max), the cache that asks for it gives back some of
+	 * what it keeps: for one whose memory is dear, and whose loads are so steady that they fit into what an
+	 * earlier one took. With one cache, used_max then is what was in use at once, and little more.
+	 */
+	bool frugal;
 	/*
 	 * NULL, or called when somebody should look after the pool: when it should get more chunks,
 	 * once until sluice_pool_want() is called, and when it is used again after
@@ -278,8 +295,9 @@ SLUICE_API int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk 
  *	   address space and not to the pool; 1 to 2 MiB
  * @slot:  filled in on success
  *
- * Return: 0; -ENOSPC if no free run is long enough now; -E2BIG if it could not be met even by the
- * empty pool; -EINVAL if @size is 0 or @align is no such power of two.
+ * Return: 0; -ENOSPC if no free run is long enough now (where three quarters of the pool are in use, a
+ * first and a second try may miss one of up to 256 KiB that a cache keeps; the third does not); -E2BIG if it
+ * could not be met even by the empty pool; -EINVAL if @size is 0 or @align is no such power of two.
  * Context: any, hard interrupts too. Takes locks for a bounded time.
  */
 SLUICE_API int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,

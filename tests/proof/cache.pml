@@ -41,6 +41,7 @@
  * Variants, by -D:
  *   ONE_LENGTH	everybody states the right length
  *   RAW	the pool without the DMA layer: sluice_pool_alloc() and sluice_pool_free()
+ *   FRUGAL	a cache may give something back before it takes from the pool
  *   NO_CAS	claim() looks at the tag and then writes it
  *   NO_RECHECK	claim() does not compare the length again
  *   KIND_FIRST	the slot's kind is read before the claim (or the free's step from HELD), not after it:
@@ -49,7 +50,7 @@
  *   ZERO_RECORDS a chunk's records do not begin as FREE: a foreign free finds a slot HELD that nobody has
  *   NO_POOL_LOCK, WAIT_FOR_ANOTHER
  *		the pool without its lock; another CPU's cache locked instead of tried
- * All but the first two must be found out: otherwise the model proves nothing.
+ * All but the first three must be found out: otherwise the model proves nothing.
  */
 
 #ifndef BEFORE
@@ -306,13 +307,23 @@ inline take(k)
 		s = (slots[cpu] & 1 -> 0 : 1);
 		slots[cpu] = slots[cpu] & ~bit_of(s)
 	:: k == RUN || !slots[cpu] -> /* a run may have to be aligned, which those in a cache are not */
+#ifdef FRUGAL
+		if
+		:: give_back_next(cpu) /* economize(); here in a hold of the pool's lock of its own, which allows more */
+		:: true
+		fi;
+#endif
 		from_pool(k);
 		if
 		:: s == 2 ->
-			empty_cache(cpu);
-			empty_others();
-			reclaim();
-			from_pool(k)
+			if
+			:: true ->
+				empty_cache(cpu);
+				empty_others();
+				reclaim();
+				from_pool(k)
+			:: true /* put_off() */
+			fi
 		:: else
 		fi
 	fi;
@@ -350,6 +361,10 @@ inline give(k)
 		give_back_next(cpu);
 		empty_others_some()
 	:: true -> /* into the stack, perhaps after some are given back: half of it, long ones, the next */
+		if
+		:: empty_others_some() /* give_back_another() */
+		:: true
+		fi;
 		if
 		:: true -> give_back(cpu, k)
 		:: true -> give_back(cpu, RUN) /* give_back_long() */

@@ -121,9 +121,9 @@ found() {
 }
 
 holds "two threads, three calls each" -DTHREADS=2 -DCALLS=3
-holds "three threads at once on what one has left" -DTHREADS=3 -DCALLS=1 -DBEFORE=1
+holds "three threads at once on what one has left" -DTHREADS=3 -DCALLS=1 -DBEFORE=1 -DFRUGAL
 holds "no right unmap is refused" -DTHREADS=3 -DCALLS=1 -DBEFORE=1 -DONE_LENGTH
-holds "double and foreign frees of the bare pool" -DTHREADS=3 -DCALLS=1 -DBEFORE=2 -DRAW
+holds "double and foreign frees of the bare pool" -DTHREADS=3 -DCALLS=1 -DBEFORE=2 -DRAW -DFRUGAL
 
 claimed='assertion violated (*mapped\[s\]'
 as_taken='assertion violated (*owned\[s\]==kind'

@@ -118,7 +118,7 @@ static void use_all(unsigned int q)
 static int setup(void **state)
 {
 	const struct shadow_options options = {
-		.pool_size = POOL, .pool_max = POOL, .poll_ns = AWAKE};
+		.pool_size = POOL, .pool_max = POOL, .poll_ns = AWAKE, .threads = 1};
 	const struct sluice_memfd_config config = {
 		.name = "turns", .size = POOL, .max = POOL, .dev = SHADOW_DEV, .n_caches = 1};
 
@@ -162,7 +162,7 @@ static int teardown(void **state)
 		close(ends[i].kick);
 	}
 	sluice_memfd_destroy(shadow.memfd);
-	close(shadow.epoll);
+	close(shadow.loops[0].epoll);
 	return 0;
 }
 
@@ -179,7 +179,7 @@ static void turn(unsigned int quiet)
 		down[q] = placed(q);
 		up[q] = used(q);
 	}
-	assert_true(loop_run(&relay));
+	assert_true(loop_run(&shadow.loops[0]));
 	for (unsigned int q = 0; q < QUEUES; q++) {
 		if (q == quiet)
 			continue;
@@ -236,7 +236,7 @@ static void g5_a_kick_is_seen_after_a_turn_of_each_other_queue(void **state)
 		}
 		offer(quiet);
 		assert_int_equal(write(ends[quiet].kick, &one, sizeof(one)), sizeof(one));
-		loop_events(&relay);
+		loop_events(&shadow.loops[0], 0);
 		turn(quiet);
 		assert_int_equal(placed(quiet), ends[quiet].offered);
 	}
