@@ -42,10 +42,13 @@ packets_of() {
 # testpmd_start NAME QUEUES DRIVER DEVICE: it forwards from NAME.in.Q to the device and from there to
 # NAME.out.Q at once. Sets TESTPMD_PID.
 testpmd_start() {
-	local q files="" lcores="0@0" pipe
+	local q files="" cpus lcores pipe
+	# Its threads, each on any processor that this one may have.
+	cpus=$(taskset -cp $$ | sed 's/.*: //')
+	lcores="0@($cpus)"
 	for ((q = 0; q < $2; q++)); do
 		files+=,rx_pcap=$VM_DIR/$1.in.$q,tx_pcap=$VM_DIR/$1.out.$q
-		lcores+=,$((2 * q + 1))@$((q % $(nproc))),$((2 * q + 2))@$(((q + 1) % $(nproc)))
+		lcores+=",$((2 * q + 1))@($cpus),$((2 * q + 2))@($cpus)"
 	done
 	mkfifo "$VM_DIR/$1.commands"
 	exec {pipe}<>"$VM_DIR/$1.commands"
@@ -82,6 +85,7 @@ testpmd_checks() {
 	local n=500 name q rc=0 what="testpmd: $1 queue(s)${2//,/, }:"
 	local outs=() ins=()
 	VM_DIR=$(mktemp -d)
+	trap peers_stop EXIT # they never sleep
 	for name in front back; do
 		for ((q = 0; q < $1; q++)); do
 			packets_create $n "$VM_DIR/$name.in.$q"
@@ -89,7 +93,10 @@ testpmd_checks() {
 		done
 	done
 	testpmd_start back "$1" librte_net_vhost.so.23 "net_vhost0,iface=$VM_DIR/vhost,queues=$1"
-	wait_socket "$TESTPMD_PID" "$VM_DIR/vhost" ||
+	for q in 1 2 3 4 5 6; do
+		wait_socket "$TESTPMD_PID" "$VM_DIR/vhost" && break
+	done
+	[ -S "$VM_DIR/vhost" ] ||
 		die "testpmd did not start: $(tail -n 3 "$VM_DIR/back.log")"
 	shadow_start "$VM_DIR/relay" "$VM_DIR/vhost" --keep --stats "$VM_DIR/stats"
 	testpmd_start front "$1" librte_net_virtio.so.23 \
