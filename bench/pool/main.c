@@ -9,7 +9,7 @@
  * map is an allocation with all that the DMA layer remembers, no bytes moved.
  *
  *   pairs	map and unmap at once, each size and the mixture; one thread, two, and two that free
- *		what the other mapped; beside them the same loops with "nothing" mapped
+ *		what the other mapped; beside them the same loops with "nothing" mapped, and with "a line"
  *   fill	latency of single maps while a share of the pool is in use, under random replacement
  *		(a map that fails is followed by another unmap and is not retried)
  *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
@@ -165,6 +165,58 @@ static void nothing_unmap(uint64_t addr, size_t len, unsigned int thread)
 static const struct candidate nothing = {"nothing",	false,	     nothing_open,
 					 nothing_close, nothing_map, nothing_unmap};
 
+/*
+ * No allocator either, but what none can do without that finds a second unmap of an address: a word for each mapping,
+ * in a line of its own, written when it is mapped, and claimed when it is unmapped. Who unmaps has it next.
+ */
+#define LINES 1024u
+
+static struct line {
+	uint32_t state __attribute__((aligned(64)));
+} lines[2][LINES];
+static struct line_stack {
+	struct line *line[2 * LINES] __attribute__((aligned(128)));
+	uint32_t height;
+} line_stacks[2];
+
+static bool line_open(size_t pool, unsigned int threads)
+{
+	(void)pool;
+	for (unsigned int t = 0; t < threads; t++) {
+		line_stacks[t].height = LINES;
+		for (uint32_t i = 0; i < LINES; i++)
+			line_stacks[t].line[i] = &lines[t][i];
+	}
+	return true;
+}
+
+static uint64_t line_map(size_t len, unsigned int thread, uint32_t *taken)
+{
+	struct line_stack *stack = &line_stacks[thread];
+	struct line *line;
+
+	*taken = (uint32_t)len;
+	if (!stack->height)
+		return 0;
+	line = stack->line[--stack->height];
+	__atomic_store_n(&line->state, 1, __ATOMIC_RELEASE);
+	return (uintptr_t)line;
+}
+
+static void line_unmap(uint64_t addr, size_t len, unsigned int thread)
+{
+	struct line *line = (void *)(uintptr_t)addr;
+	uint32_t mapped = 1;
+
+	(void)len;
+	if (__atomic_compare_exchange_n(&line->state, &mapped, 0, false, __ATOMIC_ACQUIRE,
+					__ATOMIC_RELAXED))
+		line_stacks[thread].line[line_stacks[thread].height++] = line;
+}
+
+static const struct candidate one_line = {"a line",	 false,	   line_open,
+					  nothing_close, line_map, line_unmap};
+
 #define CANDIDATES 5
 static const struct candidate *candidates[CANDIDATES];
 static size_t n_candidates;
@@ -252,7 +304,10 @@ struct pair_job {
 	struct ring *in, *out; /* hand-over, or NULL */
 	bool pinned;
 	unsigned int thread;
-	uint32_t handed; /* of PAIRS, how many the ring had room for */
+	unsigned int *begun; /* threads that have; all of them go on together */
+	bool *over;	     /* one of them has ended */
+	unsigned int threads;
+	uint32_t handed; /* of PAIRS, how many went to the other thread */
 	double ns;
 };
 
@@ -266,9 +321,11 @@ static void stay_on(unsigned int cpu)
 	(void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
+#define PATIENCE 10000u
+
 /*
- * Map and unmap at once; or map for the other thread, and unmap what that has mapped. What the ring has no room
- * for, because the other thread does not run, is unmapped here.
+ * Map and unmap at once; or map for the other thread, and unmap what that has mapped. While the ring is full a
+ * thread goes on taking out of the other one; if the other thread does not run at all, it unmaps its own.
  */
 static void *pair_run(void *arg)
 {
@@ -277,25 +334,36 @@ static void *pair_run(void *arg)
 
 	if (job->pinned)
 		stay_on(job->thread);
+	/* A round is over in the time that it takes to make a thread. */
+	__atomic_add_fetch(job->begun, 1, __ATOMIC_RELAXED);
+	while (__atomic_load_n(job->begun, __ATOMIC_RELAXED) < job->threads)
+		sched_yield();
 	start = seconds();
-
 	for (uint32_t i = 0; i < PAIRS; i++) {
-		uint32_t len = job->lengths[i], taken;
-		uint64_t addr;
+		uint32_t len = job->lengths[i], taken, patience = PATIENCE;
+		uint64_t addr = job->c->map(len, job->thread, &taken), other;
 
-		/* Up to two for one, so that the ring does not stay full once it has been. */
-		for (int n = 0; job->in && n < 2; n++) {
-			addr = ring_get(job->in);
-			if (!addr)
-				break;
-			job->c->unmap(addr, len, job->thread);
+		if (!job->out) {
+			if (addr)
+				job->c->unmap(addr, len, job->thread);
+			continue;
 		}
-		addr = job->c->map(len, job->thread, &taken);
-		if (addr && job->out && ring_put(job->out, addr))
-			job->handed++;
-		else if (addr)
+		while (addr && patience && !ring_put(job->out, addr)) {
+			if (__atomic_load_n(job->over, __ATOMIC_RELAXED))
+				patience = 1;
+			other = ring_get(job->in);
+			if (other)
+				job->c->unmap(other, len, job->thread);
+			patience--;
+		}
+		if (addr && !patience)
 			job->c->unmap(addr, len, job->thread);
+		job->handed += addr && patience;
+		other = ring_get(job->in);
+		if (other)
+			job->c->unmap(other, len, job->thread);
 	}
+	__atomic_store_n(job->over, true, __ATOMIC_RELAXED);
 	job->ns = (seconds() - start) * 1e9 / PAIRS;
 	return NULL;
 }
@@ -306,6 +374,8 @@ static double pair_round(const struct candidate *c, uint32_t *lengths, unsigned 
 	static struct ring rings[2];
 	struct pair_job jobs[2];
 	pthread_t id[2];
+	unsigned int begun = 0;
+	bool over = false;
 	cpu_set_t before;
 	double sum = 0;
 
@@ -314,8 +384,13 @@ static double pair_round(const struct candidate *c, uint32_t *lengths, unsigned 
 	(void)pthread_getaffinity_np(pthread_self(), sizeof(before), &before);
 	memset(rings, 0, sizeof(rings));
 	for (unsigned int t = 0; t < threads; t++)
-		jobs[t] = (struct pair_job){
-			.c = c, .lengths = lengths, .pinned = threads > 1, .thread = t};
+		jobs[t] = (struct pair_job){.c = c,
+					    .lengths = lengths,
+					    .pinned = threads > 1,
+					    .thread = t,
+					    .begun = &begun,
+					    .over = &over,
+					    .threads = threads};
 	for (unsigned int t = 0; crossed && t < threads; t++) {
 		jobs[t].out = &rings[t];
 		jobs[t].in = &rings[1 - t];
@@ -354,7 +429,7 @@ static void pairs(void)
 		       "max)\n",
 		       ways[w].name);
 		for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-			static double values[CANDIDATES][ROUNDS], alone[ROUNDS];
+			static double values[CANDIDATES][ROUNDS], alone[ROUNDS], line[ROUNDS];
 			double handed = 0, none = 0;
 			uint64_t seed = 1;
 			char row[32];
@@ -370,6 +445,8 @@ static void pairs(void)
 							   ways[w].crossed, c ? &none : &handed);
 				alone[r] = pair_round(&nothing, lengths, ways[w].threads,
 						      ways[w].crossed, &none);
+				line[r] = pair_round(&one_line, lengths, ways[w].threads,
+						     ways[w].crossed, &none);
 			}
 			snprintf(row, sizeof(row), sizes[s] ? "%u B" : "mixture", sizes[s]);
 			for (size_t c = 0; c < n_candidates; c++)
@@ -377,6 +454,7 @@ static void pairs(void)
 			if (!candidates[0]->bounded)
 				continue; /* only another malloc() */
 			report(ways[w].name, row, nothing.name, alone);
+			report(ways[w].name, row, one_line.name, line);
 			if (ways[w].crossed)
 				printf("  %-22s of %s's, %.1f %% were freed by the other\n", row,
 				       candidates[0]->name, 100 * handed / ROUNDS);
