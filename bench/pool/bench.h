@@ -33,6 +33,18 @@ extern const struct candidate cand_swiotlb __attribute__((weak));
 uint64_t next_random(uint64_t *state);
 uint32_t next_length(uint64_t *state);
 
+#define PAIRS_A_THREAD 400000
+
+/* What is no allocator: nothing at all, and a line that is written and claimed. */
+extern const struct candidate cand_nothing, cand_line;
+
+/*
+ * ns for a map and its unmap, PAIRS_A_THREAD of each thread (1 or 2), of these lengths; 0 if there is not the memory. If
+ * crossed, each unmaps what the other has mapped, and to handed is added which share of all that was.
+ */
+double pair_round(const struct candidate *c, uint32_t *lengths, unsigned int threads, bool crossed,
+		  double *handed);
+
 /*
  * ns for a map and its unmap of a stream that `sluice survey` recorded, in its order and with what
  * was alive in it alive, over and over again; 0 if the stream cannot be had or does not fit.
@@ -42,6 +54,9 @@ double stream_round(const struct candidate *c, const char *path);
 /* ns for a map and unmap by the DMA layer, 1500 bytes with the copy; 0 if it cannot be had. */
 enum reserve_way { RESERVE_NONE, RESERVE_IDLE, RESERVE_USED };
 double reserve_round(enum reserve_way way);
+
+/* Of the monotonic clock. */
+double seconds(void);
 
 /* Time-stamp counter ticks, their length, and what reading it costs. */
 uint64_t ticks(void);
