@@ -585,6 +585,12 @@ static void what_the_device_needs(void **state)
 
 static struct device shared[2];
 static atomic_int failures;
+/* ThreadSanitizer sees in a few lists what it would see in many. */
+#ifdef __SANITIZE_THREAD__
+#define LISTS 40
+#else
+#define LISTS 150
+#endif
 static atomic_uint served[THREADS];
 
 /* Two threads for each of two devices, each with lists of the whole length of the reserve. */
@@ -595,7 +601,7 @@ static void *worker(void *arg)
 	static uint8_t mine[THREADS][ELEMENTS * PAGE];
 	struct sluice_sg sg[ELEMENTS];
 
-	for (uint32_t round = 0; atomic_load(&served[me]) < 150 && round < 5000000; round++) {
+	for (uint32_t round = 0; atomic_load(&served[me]) < LISTS && round < 5000000; round++) {
 		uint8_t fill = (uint8_t)(me << 6 | (round & 63));
 
 		memset(mine[me], fill, PAGE);
@@ -632,7 +638,7 @@ static void g5_with_threads(void **state)
 		pthread_join(threads[i], NULL);
 	assert_int_equal(failures, 0);
 	for (uint32_t i = 0; i < THREADS; i++)
-		assert_int_equal(served[i], 150);
+		assert_int_equal(served[i], LISTS);
 	give_up_hoard();
 	device_close(&shared[1]);
 	device_close(&shared[0]);

@@ -88,7 +88,7 @@ kernel_module() {
 	log=$ROOT/build/logs/module-$version.log
 	mkdir -p "$ROOT/build/logs"
 	# One at a time: all builds put their result into module/, beside the sources that they link to.
-	if ! flock "$ROOT/build/logs/module.lock" make -C "$ROOT" module KDIR="$(kernel_headers "$1")" >"$log" 2>&1; then
+	if ! flock "$ROOT/build/logs/module.lock" make "-j$(nproc)" -C "$ROOT" module KDIR="$(kernel_headers "$1")" >"$log" 2>&1; then
 		tail -20 "$log" >&2
 		say "error: sluice.ko does not build for $version; the whole log is $log"
 		return 1
