@@ -29,7 +29,11 @@ done
 
 host_seconds() { echo "$seconds"; }
 host_rounds() { echo "$rounds"; }
-host_round() { say "round $1 of $rounds" 2>&9; }
+# Who begins has the other's leftovers in no cache.
+host_disks() {
+	say "round $1 of $rounds" 2>&9
+	if [ $(($1 % 2)) = 1 ]; then echo vda vdb; else echo vdb vda; fi
+}
 host_sample() {
 	local candidate=direct
 	[ "$1" = vda ] || candidate=shadow
@@ -55,7 +59,7 @@ disk() {
 
 KERNEL=$(kernel_get "$series") && ACCEL=$(accel_options "$KERNEL") || exit 1
 export KERNEL ACCEL
-export GUEST=$bench/relay-guest.guest.sh
+export GUEST=$bench/guest.sh
 # As in bench/vm.sh, and for the same reasons.
 VM_CPUS=1,maxcpus=2
 VM_TIMEOUT=$((60 + rounds * 12 * (seconds + 3)))

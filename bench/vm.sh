@@ -107,7 +107,10 @@ set_up() {
 vm_firmware() { echo "${FIRMWARE:--bios qboot.rom}"; }
 
 host_seconds() { echo "$seconds"; }
-host_sample() { echo "$ROUND,$CANDIDATE,$1,$2,$3" >>"$CSV"; }
+# The guest is booted anew for each round, with one disk.
+host_rounds() { echo 1; }
+host_disks() { echo vda; }
+host_sample() { echo "$ROUND,$CANDIDATE,$2,$3,$4" >>"$CSV"; }
 host_fail() {
 	exec 2>&9 # a request's output would go to the guest
 	die "$CANDIDATE: $*"
