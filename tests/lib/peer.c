@@ -590,3 +590,20 @@ void be_wait(struct peers *rig, uint32_t request, unsigned int count)
 	}
 	fail_msg("the backend has not seen request %u %u times", request, count);
 }
+
+unsigned long rig_switches(pid_t task)
+{
+	unsigned long n, sum = 0;
+	char path[64], line[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", task);
+	f = fopen(path, "re");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1 ||
+		    sscanf(line, "nonvoluntary_ctxt_switches: %lu", &n) == 1)
+			sum += n;
+	fclose(f);
+	return sum;
+}

@@ -152,6 +152,9 @@ uint32_t fe_get_base(struct peers *rig, uint32_t index);
 #define RING_AVAIL(num) (16u * (num))
 #define RING_USED(num)	((RING_AVAIL(num) + 4u + 2u * (num) + 2u + 63u) & ~63u)
 
+/* How often a process's or a thread's own task has given up a processor or lost one. */
+unsigned long rig_switches(pid_t task);
+
 /* What the backend has seen. */
 const struct seen *be_last(struct peers *rig, uint32_t request);
 unsigned int be_count(struct peers *rig, uint32_t request);

@@ -180,23 +180,6 @@ static void g5_moved_pool_keeps_the_disk(void **state)
 	}
 }
 
-static unsigned long switches(pid_t pid)
-{
-	unsigned long n = 0, sum = 0;
-	char path[64], line[256];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	f = fopen(path, "re");
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1 ||
-		    sscanf(line, "nonvoluntary_ctxt_switches: %lu", &n) == 1)
-			sum += n;
-	fclose(f);
-	return sum;
-}
-
 /* A process that makes a system call has to be running for it, and this one never is. */
 static void g5_requests_do_not_wake_the_relay(void **state)
 {
@@ -211,14 +194,14 @@ static void g5_requests_do_not_wake_the_relay(void **state)
 	wait_used(rig, 1);
 	/* It may not have come to rest after the last message yet. */
 	do {
-		before = switches(rig->relay);
+		before = rig_switches(rig->relay);
 		poll(NULL, 0, 200);
-	} while (switches(rig->relay) != before);
+	} while (rig_switches(rig->relay) != before);
 	for (uint16_t i = 2; i <= 500; i++) {
 		request(rig, 0, i & 1, 0);
 		wait_used(rig, i);
 	}
-	assert_int_equal(switches(rig->relay), before);
+	assert_int_equal(rig_switches(rig->relay), before);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, peers_setup, peers_teardown)

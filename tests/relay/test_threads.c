@@ -253,24 +253,15 @@ static void g5_threads_that_sleep_share_a_tiny_pool(void **state)
 
 static unsigned long switches(pid_t pid)
 {
-	unsigned long n, sum = 0;
-	char path[64], line[256];
+	unsigned long sum = 0;
 	DIR *dir = threads_of(pid);
 	pid_t thread;
-	FILE *f;
 
 	while ((thread = next_thread(dir))) {
 		/* ThreadSanitizer has one of its own. */
 		if (thread != pid && !status_has(thread, "Name:\trelay-queues/"))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/status", thread);
-		f = fopen(path, "re");
-		assert_non_null(f);
-		while (fgets(line, sizeof(line), f))
-			if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1 ||
-			    sscanf(line, "nonvoluntary_ctxt_switches: %lu", &n) == 1)
-				sum += n;
-		fclose(f);
+		sum += rig_switches(thread);
 	}
 	closedir(dir);
 	return sum;
