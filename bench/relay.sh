@@ -210,7 +210,7 @@ idle() {
 }
 
 BLKIO=$(suite_get trixie libblkio libblkio1 libblkio-dev) || exit 1
-make -s -C "$ROOT" bench-relay BLKIO="$BLKIO" || exit 1
+make_in_turn -s bench-relay BLKIO="$BLKIO" || exit 1
 VM_DIR=$(mktemp -d /dev/shm/sluice-bench.XXXXXX) || exit 1
 trap cleanup EXIT
 DISK=$VM_DIR/disk

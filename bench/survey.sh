@@ -142,7 +142,7 @@ one() {
 	boot "$2"
 }
 
-make -s -C "$ROOT" all static || die "it does not build"
+make_in_turn -s all static || die "it does not build"
 mkdir -p "$OUT"
 root_image >/dev/null
 tap=$(mktemp)

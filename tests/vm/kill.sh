@@ -19,7 +19,7 @@ vm_test() {
 	case $(kernel_version "$KERNEL") in
 	6.1.*)
 		dir=$(suite_get trixie libblkio libblkio1 libblkio-dev) &&
-			make -s -C "$ROOT" bench-relay "BLKIO=$dir" || exit 1
+			make_in_turn -s bench-relay "BLKIO=$dir" || exit 1
 		here "libblkio verifies while its backend is killed" backend_killed
 		here "libblkio verifies after another was killed" frontend_killed
 		;;

@@ -4,7 +4,7 @@
 # survey.sh - host half: one disk, and the recorder in the guest's initramfs
 
 vm_test() {
-	make -s -C "$ROOT" static || die "the static program does not build"
+	make_in_turn -s static || die "the static program does not build"
 	disk_create "$VM_DIR/vda" 16M
 	pool_create survey 16M
 	# shellcheck disable=SC2034 # for vm_start

@@ -10,7 +10,7 @@ vm_test() {
 		echo "# nothing in it depends on the kernel: run on 6.1 only"
 		return
 	fi
-	make -s -C "$ROOT" all || die "libsluice does not build"
+	make_in_turn -s all || die "libsluice does not build"
 	gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -I"$ROOT/include" -I"$ROOT/lib/port" -static \
 		-o "$VM_DIR/viommu" "$ROOT"/tests/vm/{viommu.guest,vpci}.c "$ROOT/build/libsluice.a" ||
 		die "viommu.guest.c does not build"

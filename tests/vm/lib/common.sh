@@ -19,6 +19,14 @@ die() {
 	exit 1
 }
 
+# make_in_turn ARGUMENT...: make in the project's folder, never two at once. Tests run beside each other, and the
+# second to need a file would take it for made while the first is still writing it; all builds of the module leave
+# theirs in one folder.
+make_in_turn() {
+	mkdir -p "$ROOT/build/logs"
+	flock "$ROOT/build/logs/make.lock" make -C "$ROOT" "$@"
+}
+
 # fill_marked DOCUMENT FOLDER: put FOLDER/NAME between "<!-- NAME -->" and the next "<!-- end -->" of a document.
 fill_marked() {
 	awk -v folder="$2" '

@@ -87,8 +87,7 @@ kernel_module() {
 	version=$(kernel_version "$1")
 	log=$ROOT/build/logs/module-$version.log
 	mkdir -p "$ROOT/build/logs"
-	# One at a time: all builds put their result into module/, beside the sources that they link to.
-	if ! flock "$ROOT/build/logs/module.lock" make "-j$(nproc)" -C "$ROOT" module KDIR="$(kernel_headers "$1")" >"$log" 2>&1; then
+	if ! make_in_turn "-j$(nproc)" module KDIR="$(kernel_headers "$1")" >"$log" 2>&1; then
 		tail -20 "$log" >&2
 		say "error: sluice.ko does not build for $version; the whole log is $log"
 		return 1
