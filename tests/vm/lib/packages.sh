@@ -41,12 +41,17 @@ packages_supported() {
 	fi
 }
 
+# By one question for all: a question takes as long as a small test.
 package_missing() {
-	local p
-	for p; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] ||
-			printf '%s ' "$p"
-	done
+	dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
+		awk -v names="$*" '
+			$1 == "installed" { here[$2] }
+			END {
+				n = split(names, name, " ")
+				for (i = 1; i <= n; i++)
+					if (!(name[i] in here))
+						printf "%s ", name[i]
+			}'
 }
 
 # apt_update: once a run at most.

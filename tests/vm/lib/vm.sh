@@ -15,6 +15,9 @@
 # Set by the caller: KERNEL (folder from kernels.sh), VM_DIR (scratch folder of this test),
 # GUEST (the guest's script), MODULE (sluice.ko, may be empty), ACCEL (QEMU's options).
 # VM_FILES: more of the image, a list of FILE NAME, each FILE as /test/NAME.
+# The kernel is spared what takes a good part of its start under TCG: trying its ciphers (notests) and measuring how
+# long its loop of udelay() takes (lpj: of a time-stamp counter of 5 GHz; with a slower one delays are longer).
+#
 # Set here: VM_PID. Only processes started here are ever killed, by their id.
 
 # A test may change these before it boots.
@@ -50,7 +53,7 @@ vm_start() {
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
 		-kernel "$(vm_kernel)" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $append" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 cryptomgr.notests=1 lpj=20000000 part=$part $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
