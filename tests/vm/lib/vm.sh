@@ -24,7 +24,7 @@
 VM_MEMORY=512
 VM_MACHINE=pc # q35 for an IOMMU
 VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
-VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-120}
+VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-300}
 VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
 vm_kernel() { kernel_vmlinux "$KERNEL"; }
