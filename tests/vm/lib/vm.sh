@@ -15,9 +15,6 @@
 # Set by the caller: KERNEL (folder from kernels.sh), VM_DIR (scratch folder of this test),
 # GUEST (the guest's script), MODULE (sluice.ko, may be empty), ACCEL (QEMU's options).
 # VM_FILES: more of the image, a list of FILE NAME, each FILE as /test/NAME.
-# The kernel is spared what takes a good part of its start under TCG: trying its ciphers (notests) and measuring how
-# long its loop of udelay() takes (lpj: of a time-stamp counter of 5 GHz; with a slower one delays are longer).
-#
 # Set here: VM_PID. Only processes started here are ever killed, by their id.
 
 # A test may change these before it boots.
@@ -25,9 +22,10 @@ VM_MEMORY=512
 VM_MACHINE=pc # q35 for an IOMMU
 VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-300}
+VM_APPEND= # to the kernel's command line, in each boot
 VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
-vm_kernel() { kernel_vmlinux "$KERNEL"; }
+vm_kernel() { kernel_image "$KERNEL"; } # as a boot loader would
 
 # vm_start [-p PART] [-a KERNEL_OPTIONS] QEMU_OPTION...
 vm_start() {
@@ -53,7 +51,7 @@ vm_start() {
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
 		-kernel "$(vm_kernel)" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 cryptomgr.notests=1 lpj=20000000 part=$part $append" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $VM_APPEND $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
