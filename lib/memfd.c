@@ -222,7 +222,7 @@ static int grow(struct sluice_memfd *memfd, int32_t want)
 	int added = 0;
 
 	for (uint64_t c = 0; added < want && c < memfd->pool.max_chunks; c++) {
-		if (!memfd->chunks[c] && !add_chunk(memfd, c))
+		if (!memfd->chunks[c].meta && !add_chunk(memfd, c))
 			added++;
 	}
 	return added;

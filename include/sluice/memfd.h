@@ -26,7 +26,7 @@
 struct sluice_memfd {
 	struct sluice_pool pool;
 	struct sluice_region region;
-	struct sluice_chunk **chunks;
+	struct sluice_chunk_place *chunks;
 	struct sluice_cache **caches;
 	void *chunk_memory;
 	void *cache_memory;
