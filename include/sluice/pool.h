@@ -222,7 +222,7 @@ SLUICE_API size_t sluice_cache_size(void);
 /**
  * sluice_chunk_size - bytes of private memory that a chunk needs
  *
- * About 7 % of a chunk: 17 bytes for each 256, and 16 for each granule.
+ * About 7 % of a chunk: 16 bytes for each 256, and 17 for each granule.
  */
 SLUICE_API size_t sluice_chunk_size(void);
 
