@@ -44,12 +44,16 @@ size_t sluice_cache_size(void)
 	return (sizeof(struct sluice_cache) + 63) & ~(size_t)63;
 }
 
-static uint32_t depth_of(uint32_t kind)
-{
-	uint32_t depth = STACK_MAX / ((uint32_t)sluice_kind_units[kind] << SLUICE_UNIT_SHIFT);
+#define FIT(units)   (STACK_MAX / SLUICE_UNIT_BYTES / (units))
+#define DEPTH(units) (FIT(units) < 2 ? 2 : FIT(units) > DEPTH_MAX ? DEPTH_MAX : FIT(units))
 
-	return depth < 2 ? 2 : depth > DEPTH_MAX ? DEPTH_MAX : depth;
-}
+#define RUN(n)	     DEPTH(16u * (n))
+#define FOUR_RUNS(n) (RUN(n) + RUN(n + 1) + RUN(n + 2) + RUN(n + 3))
+#define SOME_RUNS(n) (FOUR_RUNS(n) + FOUR_RUNS(n + 4) + FOUR_RUNS(n + 8) + FOUR_RUNS(n + 12))
+_Static_assert(DEPTH(14) == DEPTH_MAX, "as deep as any, like those of the shorter slots");
+_Static_assert(STACK_SLOTS == SLUICE_POOL_CLASSES * DEPTH_MAX + SOME_RUNS(1) + SOME_RUNS(17) +
+				      SOME_RUNS(33) + SOME_RUNS(49),
+	       "room for each stack, and no more");
 
 void sluice_cache_init(struct sluice_cache *cache)
 {
@@ -59,7 +63,7 @@ void sluice_cache_init(struct sluice_cache *cache)
 	sluice_lock_init(&cache->lock);
 	for (uint32_t kind = 0; kind <= CACHE_KINDS; kind++) {
 		cache->stack[kind].base = cache->stack[kind].top = (uint16_t)next;
-		next += kind < CACHE_KINDS ? depth_of(kind) : 0;
+		next += kind < CACHE_KINDS ? DEPTH(sluice_kind_units[kind]) : 0;
 	}
 }
 

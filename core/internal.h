@@ -76,9 +76,8 @@ struct sluice_chunk {
 	uint32_t lead;	   /* the run that reaches in from the chunk before: number + 1, or 0 */
 	uint32_t granules; /* 512, or fewer in a short chunk */
 	uint32_t joined;   /* 1 if joined to the chunk before */
-	uint32_t
-		rank; /* of those that are there; by it the zones are made, if it is not the place */
-	uint32_t reserved;     /* granules in reserves */
+	uint32_t rank;	   /* of those that are there; what the zones of a sparse window go by */
+	uint32_t reserved; /* granules in reserves */
 	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
 	struct sluice_granule granule[GRANULES] __attribute__((aligned(64)));
 	/* Four to a line, and none across two. */

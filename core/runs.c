@@ -256,8 +256,10 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 			run_unlink(pool, g, head_count(head));
 		}
 	}
-	/* Is there anything after the end, in the same chunk or in one that is joined to it? (After that of a short
-	 * chunk there are granules that never were free.) */
+	/*
+	 * Is there anything after the end, in the same chunk or in one that is joined to it? (After the last granule of a
+	 * short chunk there are heads that never said so.)
+	 */
 	if (end % GRANULES ||
 	    (c < pool->max_chunks && pool->chunks[c].meta && pool->chunks[c].meta->joined)) {
 		uint32_t head = granule_of(pool, end)->head;
