@@ -19,11 +19,16 @@
  * request that caused it. While waiting, the backend's own requests are served, since it may be
  * waiting for those. A backend that answers late, wrongly, or not at all is given up, and tried
  * again from the start.
+ *
+ * In mode shadow one that is given up while requests are with it gets time to finish them, since it
+ * may go on with them whatever becomes of the connection: only the sending side is closed at first, and no
+ * new connection is made until the backend has closed its own, or that has taken too long.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -85,10 +90,54 @@ static void leaves_at_once(struct relay *r)
 			       be->left_at_once);
 }
 
+static void parting_ends(struct backend *be)
+{
+	if (be->parting >= 0)
+		close(be->parting);
+	be->parting = -1;
+	be->parting_said = 0;
+}
+
+bool backend_parted(struct relay *r, int64_t until)
+{
+	struct backend *be = &r->be;
+
+	if (until > be->parting_until)
+		until = be->parting_until;
+	while (be->parting >= 0 && !vu_left(be->parting)) {
+		struct pollfd p[2] = {
+			{.fd = be->parting, .events = POLLRDHUP},
+			{.fd = r->fe.fd, .events = POLLRDHUP},
+		};
+		int64_t left = until - relay_now_ms();
+
+		if (left <= 0 || (poll(p, 2, (int)left) > 0 && p[1].revents))
+			return false;
+	}
+	parting_ends(be);
+	return true;
+}
+
+/* Keeps half of the connection, if the backend may be at work on something of it. */
+static void part(struct relay *r)
+{
+	struct backend *be = &r->be;
+
+	if (!r->shadow || !shadow_at_work(r->shadow) || vu_left(be->fd))
+		return;
+	parting_ends(be);
+	/* What it may still send is not read: it has been given up. */
+	shutdown(be->fd, SHUT_WR);
+	be->parting = be->fd;
+	be->parting_until = relay_now_ms() + r->shadow->options.drain_ms;
+	be->fd = -1;
+}
+
 void backend_lost(struct relay *r, const char *why)
 {
 	if (r->be.fd < 0)
 		return;
+	part(r);
 	backend_close(r);
 	if (!r->be.missed)
 		relay_log_peer("the backend is away (%s); the front-end is kept, and its requests "
@@ -101,25 +150,47 @@ void backend_lost(struct relay *r, const char *why)
 	r->be.retry_at = relay_now_ms() + r->be.retry;
 }
 
-/* Waits for the answer on the main connection, serving the backend's own channel meanwhile. */
-static int wait_answer(struct relay *r, int64_t deadline)
+/*
+ * Waits for the answer on the main connection, serving the backend's own channel meanwhile. A long
+ * wait is said; and it is of no use to anybody once the front-end has left.
+ */
+static int wait_answer(struct relay *r, uint32_t request, int timeout_ms)
 {
+	int64_t begin = relay_now_ms(), deadline = begin + timeout_ms;
+	bool patient = timeout_ms > WAIT_MESSAGE;
+
 	while (r->be.fd >= 0) {
-		struct pollfd p[2] = {
+		struct pollfd p[3] = {
 			{.fd = r->be.fd, .events = POLLIN},
 			{.fd = r->be.channel, .events = POLLIN},
+			{.fd = patient ? r->fe.fd : -1, .events = POLLRDHUP},
 		};
-		int64_t left = deadline - relay_now_ms();
-		int n = poll(p, 2, left > 0 ? (int)left : 0);
+		int64_t now = relay_now_ms(), left = deadline - now;
+		int n = poll(p, 3,
+			     left <= 0			     ? 0
+			     : patient && left > SAY_WAITING ? SAY_WAITING
+							     : (int)left);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n > 0 && p[0].revents)
 			return 0;
 		/* Requests of its own, however many, do not stand in for the answer. */
-		if (n <= 0 || left <= 0)
+		if (left <= 0)
 			return -ETIMEDOUT;
-		backchan_serve(r);
+		if (p[1].revents)
+			backchan_serve(r);
+		if (p[2].revents) {
+			patient = false;
+			deadline = relay_now_ms() + WAIT_MESSAGE;
+		} else if (!n && patient) {
+			relay_log_peer(
+				"waiting for the backend to answer %s: for %d seconds now, %d at "
+				"most. The front-end waits, too. To end it sooner, see to the "
+				"backend's storage, or kill the backend",
+				vu_rule(request)->name, (int)((relay_now_ms() - begin) / 1000),
+				timeout_ms / 1000);
+		}
 	}
 	return -ENOTCONN;
 }
@@ -134,7 +205,7 @@ int backend_ask(struct relay *r, struct vu_msg *m, int timeout_ms)
 		return -ENOTCONN;
 	rc = vu_send(r->be.fd, m, WAIT_MESSAGE);
 	if (!rc)
-		rc = wait_answer(r, relay_now_ms() + timeout_ms);
+		rc = wait_answer(r, request, timeout_ms);
 	if (rc == -ETIMEDOUT)
 		snprintf(why, sizeof(why), "it has not answered %s for %d seconds",
 			 vu_rule(request)->name, timeout_ms / 1000);
@@ -170,6 +241,14 @@ static int ask_u64(struct relay *r, uint32_t request, uint64_t *value)
 	}
 	*value = m.p.u64;
 	return 0;
+}
+
+void backend_ping(struct relay *r)
+{
+	uint64_t ignored;
+
+	if (r->be.fd >= 0)
+		(void)ask_u64(r, VU_GET_FEATURES, &ignored);
 }
 
 int backend_agree(struct relay *r)
@@ -373,10 +452,32 @@ static int replay(struct relay *r)
 	return r->be.fd < 0 ? -ENOTCONN : rc;
 }
 
+/* Whether a connection that was given up is closed, or has had the time for it. */
+static bool let_go(struct relay *r)
+{
+	struct backend *be = &r->be;
+	bool late = relay_now_ms() >= be->parting_until;
+
+	if (backend_parted(r, 0))
+		return true;
+	if (late && be->parting_said < 2)
+		relay_log_peer("the backend has still not closed its end of the connection that "
+			       "was given up: it is connected to again, and may run requests "
+			       "twice");
+	else if (!late && !be->parting_said)
+		relay_log_peer("the backend has not closed its end of the connection that was "
+			       "given up, so it may be at work on requests of it: it is not "
+			       "connected to again before it has, for %d seconds at most. If it "
+			       "hangs, kill it and start it again",
+			       (int)(r->shadow->options.drain_ms / 1000));
+	be->parting_said = late ? 2 : 1;
+	return late;
+}
+
 int backend_connect(struct relay *r)
 {
 	struct backend *be = &r->be;
-	int rc = door_connect(&r->door);
+	int rc = let_go(r) ? door_connect(&r->door) : -EBUSY;
 
 	if (rc >= 0) {
 		be->fd = rc;

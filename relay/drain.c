@@ -4,18 +4,31 @@
  *
  * Theory of operation
  * -------------------
- * GET_VRING_BASE asks a backend to finish what it has begun (the spec, "Suspended device state"),
- * but not all do: some answer at once and go on writing, and would write into slots that have new
- * owners. So the relay waits first until nothing is in flight, then asks, then compares.
+ * GET_VRING_BASE has a backend finish what it has begun before it answers (the spec, on
+ * VHOST_USER_GET_VRING_BASE and "Suspended device state"), because whoever is told the base may have the
+ * requests behind it run by somebody else: by the backend on the host that the guest moves to. A
+ * write that the old backend still has under way would land on top of what the guest writes there later,
+ * and nobody would notice.
+ *
+ * Not all backends do that: some answer at once and go on working (qemu-storage-daemon 7.2). So the relay
+ * waits a little, until nothing is in flight; then it asks; then it compares the base with what is in
+ * flight, and waits again until all that lies before the base has been used. It does not want to be
+ * notified of that: that backend has closed the call eventfd by then, and a notification is its end. If it came
+ * to that all the same, it notices when it gets another message.
  *
  * Some chains are never finished: a network device's empty receive buffers. The device has not even
  * looked at those, and with EVENT_IDX its event index says so; without, nothing happening for a
  * while has to do. The base that the backend answers with says it for certain: what lies behind it
- * has not been taken. If anything before it has not been used either, the backend is still at work
- * on it: its connection is given up, and with it the pool, so that what it goes on writing reaches
- * nobody.
+ * has not been taken.
  *
- * Each wait is bounded.
+ * When the front-end asks for the base, all waits of one stop together are bounded by --drain: a backend must not be able to hold a VMM for
+ * ever, which does nothing else while it waits. When the time is over, or if the connection had to be
+ * given up before, the pool is gone, so that what the backend goes on writing there reaches nobody. But what it
+ * goes on doing to its disk cannot be taken back. So the requests that it was given go back to the guest only
+ * when it has let go of the connection (backend_parted()). Until then they stay with the relay, which
+ * gives them to the next connection if the ring is started again here. A ring that is stopped for another
+ * reason (its memory goes, the device is reset, the front-end has left) is started here or not at all: there
+ * the time is short.
  */
 #include <poll.h>
 
@@ -23,15 +36,19 @@
 #include "shadow.h"
 #include "state.h"
 
-#define WAIT_QUIET   5000 /* ms for requests that the device has taken */
+#define WAIT_QUIET   5000 /* ms for requests that the device has taken, before it is asked */
 #define WAIT_NOTHING 100  /* ms without any progress, where that cannot be known */
 #define WAIT_POLLED  1000 /* the same for a device that polls, and so leaves its event index alone */
-#define WAIT_AFTER   1000 /* ms for what it finishes after it has answered */
+#define WAIT_AFTER                                                                                 \
+	1000 /* ms for what it finishes after it has answered, if nobody asked for the base */
+#define WAIT_ASKED 1000 /* ms that a backend has for its answer at least */
+#define SAY_AFTER  5000 /* ms after which the log says what is waited for */
+#define PING_EVERY 1000 /* ms in between: whether it is still there */
 
-/* Reaps until nothing is left that the device is known to work on. */
-static void reap_until(struct queue *q, bool after, uint32_t base, int64_t bound)
+/* Reaps until nothing is left that the device is known to work on before it is asked. */
+static void reap_before(struct queue *q)
 {
-	int64_t deadline = relay_now_ms() + bound, moved = relay_now_ms();
+	int64_t deadline = relay_now_ms() + WAIT_QUIET, moved = relay_now_ms();
 
 	while (q->back.busy && !q->shadow->backend_broke) {
 		uint16_t before = q->back.busy;
@@ -41,28 +58,84 @@ static void reap_until(struct queue *q, bool after, uint32_t base, int64_t bound
 		now = relay_now_ms();
 		if (q->back.busy != before)
 			moved = now;
-		if (now >= deadline)
-			return;
-		if (after ? driver_end_untaken(&q->back, base)
-			  : driver_end_seems_untaken(&q->back, now - moved >= WAIT_NOTHING) ||
-				    now - moved >= WAIT_POLLED)
+		if (now >= deadline || now - moved >= WAIT_POLLED ||
+		    driver_end_seems_untaken(&q->back, now - moved >= WAIT_NOTHING))
 			return;
 		poll(NULL, 0, 1);
 	}
 }
 
-bool drain_begin(struct queue *q)
+/* The same when it has answered, or has left. Its own requests are served meanwhile. */
+static void reap_after(struct relay *r, struct queue *q, uint32_t base, int64_t until)
 {
-	if (!q->back_on)
-		return true;
-	reap_until(q, false, 0, WAIT_QUIET);
-	return !q->shadow->backend_broke;
+	int64_t begin = relay_now_ms(), ping = begin + PING_EVERY;
+	bool said = false;
+
+	while (q->back_on && !q->shadow->backend_broke && !driver_end_untaken(&q->back, base)) {
+		bool left = vu_left(r->be.fd);
+		struct pollfd p = {.fd = r->be.channel, .events = POLLIN};
+		int64_t now = relay_now_ms();
+
+		flow_reap_rest(q);
+		if (left || now >= until || (now - begin >= WAIT_AFTER && vu_left(r->fe.fd)))
+			return;
+		if (!said && now - begin >= SAY_AFTER) {
+			said = true;
+			relay_log_peer(
+				"ring %u is to be stopped, and the backend is still at work on %u "
+				"requests of it: the front-end waits for them, %d seconds at most. "
+				"To end it sooner, see to the backend's storage, or kill the "
+				"backend",
+				q->index, q->back.busy, (int)((until - now) / 1000));
+		}
+		if (poll(&p, 1, 1) > 0)
+			backchan_serve(r);
+		if (now >= ping) {
+			backend_ping(r);
+			ping = relay_now_ms() + PING_EVERY;
+		}
+	}
 }
 
-bool drain_end(struct queue *q, uint32_t base)
+static void stop(struct relay *r, struct queue *q, bool asked, int64_t until)
 {
-	if (!q->back_on)
-		return true;
-	reap_until(q, true, base, WAIT_AFTER);
-	return !q->shadow->backend_broke && driver_end_untaken(&q->back, base);
+	struct shadow *s = r->shadow;
+	int64_t left;
+	struct vu_msg m;
+
+	reap_before(q);
+	if (s->backend_broke)
+		return;
+	vu_set(&m, VU_GET_VRING_BASE);
+	m.h.size = sizeof(m.p.state);
+	m.p.state = (struct vu_vring_state){.index = q->index};
+	driver_end_quiet(&q->back);
+	left = until - relay_now_ms();
+	if (backend_ask(r, &m, left > WAIT_ASKED ? (int)left : WAIT_ASKED))
+		return;
+	r->rings[q->index].live = false;
+	reap_after(r, q, m.p.state.num, asked ? until : relay_now_ms() + WAIT_AFTER);
+	if (!q->back_on || s->backend_broke || driver_end_untaken(&q->back, m.p.state.num))
+		return;
+	if (vu_left(r->be.fd))
+		backend_lost(r, "it left while a ring was being stopped");
+	else
+		s->backend_broke = "it answered GET_VRING_BASE and is still at work";
+}
+
+bool drain(struct relay *r, struct queue *q, bool asked)
+{
+	struct shadow *s = r->shadow;
+	int64_t until = relay_now_ms() + (asked ? s->options.drain_ms : WAIT_DRAIN);
+
+	if (r->rings[q->index].live && r->be.fd >= 0 && q->back_on)
+		stop(r, q, asked, until);
+	/* What it works on must not get slots back; and then all of the pool goes. */
+	if (s->backend_broke)
+		backend_lost(r, s->backend_broke);
+	s->backend_broke = NULL;
+	/* Its other rings have had the same time by then. */
+	if (asked && r->be.parting >= 0 && r->be.parting_until > until)
+		r->be.parting_until = until;
+	return !q->nflights || backend_parted(r, asked ? until : 0);
 }

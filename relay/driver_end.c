@@ -333,6 +333,8 @@ void driver_end_quiet(struct driver_end *d)
 		vring_store16(&d->driver[1], VRING_EVENT_DISABLE);
 	else if (!d->event_idx)
 		vring_store16(&d->driver[0], VRING_NO_NOTIFY);
+	else /* The position that is farthest off (2.7.10): not even the next entry is worth a call. */
+		vring_store16(&d->driver[2 + d->num], (uint16_t)(d->used - 1));
 }
 
 bool driver_end_listen(struct driver_end *d)

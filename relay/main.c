@@ -35,6 +35,7 @@
 #define POOL_SIZE     (UINT64_C(64) << 20)
 #define POOL_MAX      (UINT64_C(256) << 20)
 #define POLL_NS	      UINT64_C(50000)
+#define DRAIN_MS      120000
 #define STATS_WAITING 16 /* clients of --stats that wait while one is served */
 
 struct options {
@@ -54,7 +55,7 @@ static const char usage[] =
 	"                    [--share PATH|memfd:NAME]... [--keep]\n"
 	"       sluice relay --listen FRONT.sock --backend BACK.sock --mode shadow\n"
 	"                    [--pool-size 64M] [--pool-max 256M] [--hugetlb] [--poll USEC]\n"
-	"                    [--threads N] [--stats STATS.sock] [--keep]\n";
+	"                    [--drain SECONDS] [--threads N] [--stats STATS.sock] [--keep]\n";
 
 static int wrong(const char *what, const char *arg)
 {
@@ -127,6 +128,19 @@ static int poll_time(const char *arg, uint64_t *ns)
 	return 0;
 }
 
+static int drain_time(const char *arg, int64_t *ms)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(arg, &end, 10);
+	if (errno || end == arg || *end || *arg == '-' || !n || n > 3600)
+		return wrong("--drain wants seconds, 1 to 3600", arg);
+	*ms = (int64_t)n * 1000;
+	return 0;
+}
+
 static int threads(const char *arg, unsigned int *n)
 {
 	char *end;
@@ -175,6 +189,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"pool-max", required_argument, NULL, 'P'},
 		{"hugetlb", no_argument, NULL, 'h'},
 		{"poll", required_argument, NULL, 'w'},
+		{"drain", required_argument, NULL, 'd'},
 		{"threads", required_argument, NULL, 't'},
 		{"stats", required_argument, NULL, 'S'},
 		{NULL, 0, NULL, 0},
@@ -221,6 +236,11 @@ static int parse(int argc, char **argv, struct options *o)
 			if (poll_time(optarg, &o->shadow.poll_ns))
 				return 1;
 			break;
+		case 'd':
+			o->shadowed = true;
+			if (drain_time(optarg, &o->shadow.drain_ms))
+				return 1;
+			break;
 		case 't':
 			o->shadowed = true;
 			if (threads(optarg, &o->shadow.threads))
@@ -251,10 +271,10 @@ static int parse(int argc, char **argv, struct options *o)
 	if (!strcmp(o->mode, "shadow") && check_shadow(o))
 		return 1;
 	if (!strcmp(o->mode, "filter") && o->shadowed)
-		return wrong(
-			"--pool-size, --pool-max, --hugetlb, --poll, --threads and --stats are for "
-			"--mode shadow",
-			NULL);
+		return wrong("--pool-size, --pool-max, --hugetlb, --poll, --drain, --threads and "
+			     "--stats are for "
+			     "--mode shadow",
+			     NULL);
 	if (o->stats && strlen(o->stats) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		return wrong("--stats: too long for a socket's path", o->stats);
 	if (strlen(o->listen) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
@@ -345,7 +365,8 @@ int sluice_relay_main(int argc, char **argv)
 {
 	static struct relay relay;
 	static struct shadow shadow;
-	static struct options o = {.shadow.poll_ns = POLL_NS, .shadow.threads = 1};
+	static struct options o = {
+		.shadow = {.poll_ns = POLL_NS, .drain_ms = DRAIN_MS, .threads = 1}};
 	int listener, rc;
 
 	if (parse(argc, argv, &o))

@@ -220,14 +220,14 @@ void rings_start(struct relay *r)
 	}
 }
 
-void rings_stop(struct relay *r, unsigned int index)
+void rings_stop(struct relay *r, unsigned int index, bool asked)
 {
 	struct ring *ring = &r->rings[index];
 	struct ring_area area;
 	struct vu_msg m;
 
 	if (r->shadow) {
-		shadow_ring_stop(r, index);
+		shadow_ring_stop(r, index, asked);
 		return;
 	}
 	if (ring->live && r->be.fd >= 0) {
@@ -258,6 +258,6 @@ void rings_stop_in(struct relay *r, const struct region *region)
 
 		if ((ring->live || ring->recover) && !state_of(r, i, &area) &&
 		    (area.desc == region || area.used == region || area.avail == region))
-			rings_stop(r, i);
+			rings_stop(r, i, false);
 	}
 }

@@ -293,7 +293,7 @@ int session_run(struct relay *r, int fd)
 	int rc;
 
 	r->fe = (struct frontend){.fd = fd, .channel = -1};
-	r->be = (struct backend){.fd = -1, .channel = -1};
+	r->be = (struct backend){.fd = -1, .channel = -1, .parting = -1};
 	r->cache.config_valid = r->cache.queues_valid = false;
 	if (backend_wait(r)) {
 		if (!r->door.gone)
@@ -310,6 +310,8 @@ int session_run(struct relay *r, int fd)
 	if (rc == 0)
 		setup_stop_all(r);
 	backend_close(r);
+	if (r->be.parting >= 0)
+		close(r->be.parting);
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		ring_reset(&r->rings[i]);
 	memory_reset(&r->mem);

@@ -260,7 +260,7 @@ int setup_get_vring_base(struct relay *r, struct vu_msg *m)
 
 	if (!ring)
 		return REFUSE;
-	rings_stop(r, m->p.state.index);
+	rings_stop(r, m->p.state.index, true);
 	if (ring->kick >= 0)
 		close(ring->kick);
 	ring->kick = -1;
@@ -353,7 +353,7 @@ void setup_stop_all(struct relay *r)
 {
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		if (r->rings[i].live || (r->shadow && r->rings[i].recover))
-			rings_stop(r, i);
+			rings_stop(r, i, false);
 }
 
 void setup_reset_all(struct relay *r)

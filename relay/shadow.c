@@ -332,29 +332,14 @@ void shadow_rings_start(struct relay *r)
 	}
 }
 
-void shadow_ring_stop(struct relay *r, unsigned int index)
+void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 {
 	struct queue *q = &r->shadow->queues[index];
 	struct ring *ring = &r->rings[index];
-	struct vu_msg m;
+	bool at_rest;
 
 	q->loop->now = now_ns();
-	if (ring->live && r->be.fd >= 0 && drain_begin(q)) {
-		vu_set(&m, VU_GET_VRING_BASE);
-		m.h.size = sizeof(m.p.state);
-		m.p.state = (struct vu_vring_state){.index = index};
-		if (!backend_ask(r, &m, WAIT_DRAIN)) {
-			ring->live = false;
-			if (!drain_end(q, m.p.state.num) && !r->shadow->backend_broke)
-				r->shadow->backend_broke =
-					"it answered GET_VRING_BASE while it was "
-					"still at work";
-		}
-	}
-	/* What it works on must not get slots back; and then all of the pool goes. */
-	if (r->shadow->backend_broke)
-		backend_lost(r, r->shadow->backend_broke);
-	r->shadow->backend_broke = NULL;
+	at_rest = drain(r, q, asked);
 	if (!q->guest_on)
 		return;
 	loop_unwatch(q, q->kick);
@@ -370,13 +355,30 @@ void shadow_ring_stop(struct relay *r, unsigned int index)
 	loop_deactivate(q);
 	q->kick = q->call = -1;
 	ring->recover = false;
-	if (queue_hand_back(q)) {
+	if (at_rest && queue_hand_back(q)) {
 		ring->base = device_end_base(&q->guest);
 		ledger_end(q);
 		queue_detach_guest(q);
-	} else {
-		ring->base = device_end_base(&q->guest);
+		return;
 	}
+	ring->base = device_end_base(&q->guest);
+	if (asked && !at_rest && !vu_left(r->fe.fd))
+		relay_log_peer("ring %u is stopped, but the backend has not finished %u requests "
+			       "of it: they are not "
+			       "given back, since another backend would run them beside this one. "
+			       "If the ring is "
+			       "started here again, they go on; if the guest goes on elsewhere, it "
+			       "waits for "
+			       "them until its driver resets the device",
+			       index, q->nflights);
+}
+
+bool shadow_at_work(const struct shadow *s)
+{
+	for (unsigned int i = 0; i < RING_MAX; i++)
+		if (s->queues[i].back_on && s->queues[i].back.busy)
+			return true;
+	return false;
 }
 
 void shadow_stop_in(struct relay *r, const struct vu_region *v)
@@ -387,7 +389,7 @@ void shadow_stop_in(struct relay *r, const struct vu_region *v)
 		if (r->shadow->queues[i].guest_on &&
 		    (ring->desc - v->user < v->size || ring->avail - v->user < v->size ||
 		     ring->used - v->user < v->size))
-			shadow_ring_stop(r, i);
+			shadow_ring_stop(r, i, false);
 	}
 }
 

@@ -192,6 +192,7 @@ struct shadow_options {
 	uint64_t pool_size;
 	uint64_t pool_max;
 	uint64_t poll_ns;
+	int64_t drain_ms;
 	bool huge_pages;
 	unsigned int threads; /* that serve queues; 1: the one that does all else, too */
 };
@@ -378,19 +379,17 @@ void flow_reap_rest(struct queue *q);
 /* drain.c */
 
 /**
- * drain_begin - wait for what the backend has begun, before it is asked to stop
+ * drain - have the backend finish what it has of a queue, and stop the ring there
  *
- * Return: false if it has broken a rule meanwhile. Waits for seconds at most.
- */
-bool drain_begin(struct queue *q);
-
-/**
- * drain_end - the same when it has answered
- * @base: its answer to GET_VRING_BASE
+ * @asked: by the front-end, which waits for the base and may go elsewhere with it
  *
- * Return: whether it works on nothing any more.
+ * If so it waits for as long as --drain allows. Afterwards the backend does not touch the queue's slots any more:
+ * either its ring is stopped and what is left was never begun, or its connection is given up.
+ *
+ * Return: whether what is left in flight may go back into the guest's ring, which means that somebody
+ * else may run it. False if a backend may still be at work on it.
  */
-bool drain_end(struct queue *q, uint32_t base);
+bool drain(struct relay *r, struct queue *q, bool asked);
 
 /* queue.c */
 
@@ -531,8 +530,10 @@ int shadow_init(struct shadow *s, struct relay *r, const struct shadow_options *
 uint64_t shadow_features_up(uint64_t backend);
 uint64_t shadow_features_down(uint64_t frontend, uint64_t backend);
 
+/* Whether the backend has anything of any queue. */
+bool shadow_at_work(const struct shadow *s);
 void shadow_rings_start(struct relay *r);
-void shadow_ring_stop(struct relay *r, unsigned int index);
+void shadow_ring_stop(struct relay *r, unsigned int index, bool asked);
 /* Stop every ring that has its area in a region that is about to go. */
 void shadow_stop_in(struct relay *r, const struct vu_region *v);
 /*

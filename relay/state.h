@@ -24,8 +24,10 @@
 #include "vu.h"
 
 /* How long a peer may take, in milliseconds. */
-#define WAIT_MESSAGE   10000 /* to finish a message, to make room for one, to answer a request */
-#define WAIT_DRAIN     30000 /* for a backend to finish its requests when a ring is stopped */
+#define WAIT_MESSAGE 10000 /* to finish a message, to make room for one, to answer a request */
+#define WAIT_DRAIN                                                                                 \
+	30000 /* for a backend to finish its requests when a ring is stopped: mode filter */
+#define SAY_WAITING    5000 /* after which a wait that may be a long one is said, again and again */
 #define WAIT_BACKEND   10000 /* for a backend that is not there, when its answer is needed */
 #define WAIT_CHANNEL   1000  /* to finish a request on the backend's own channel */
 #define RETRY_FIRST    50    /* between attempts to connect to a backend that has left: doubling */
@@ -51,6 +53,9 @@ struct frontend {
 struct backend {
 	int fd;	     /* or -1: it is not there */
 	int channel; /* our end of the channel for its own requests, or -1 */
+	int parting; /* a connection that has been given up and not closed yet (backend_parted()), or -1 */
+	int parting_said; /* 1: that it is waited for; 2: that it is not any more */
+	int64_t parting_until;
 	uint64_t features;
 	uint64_t protocol; /* what it offers */
 	uint64_t agreed;   /* protocol features as set; 0 before */
@@ -112,6 +117,19 @@ int backend_wait(struct relay *r);
 void backend_lost(struct relay *r, const char *why);
 
 /**
+ * backend_parted - whether nobody works any more on requests of a connection that was given up
+ * @until: when to stop waiting for that, by relay_now_ms(); 0: not at all
+ *
+ * In mode shadow. A backend that is given up may have requests under way, at its disk or wherever they go. It is
+ * told by half-closing the connection, and a backend closes its end when it has finished with it (those
+ * that do not finish their requests first are no worse than one that is killed); the kernel does that for one
+ * that is killed.
+ *
+ * Return: true also if none was given up. False if the front-end leaves meanwhile.
+ */
+bool backend_parted(struct relay *r, int64_t until);
+
+/**
  * backend_close - end the connection without a word, at the end of a session
  */
 void backend_close(struct relay *r);
@@ -135,6 +153,11 @@ int backend_ask(struct relay *r, struct vu_msg *m, int timeout_ms);
  * Return: 0; -EREMOTEIO if the backend refused; -ENOTCONN as above.
  */
 int backend_tell(struct relay *r, struct vu_msg *m);
+
+/**
+ * backend_ping - see whether the backend still answers; it is lost if not
+ */
+void backend_ping(struct relay *r);
 
 /**
  * backend_agree - set the protocol features, those of the front-end and the relay's own
@@ -199,10 +222,11 @@ void rings_start(struct relay *r);
 /**
  * rings_stop - stop one ring at the backend and keep its base
  * @index: of the ring
+ * @asked: the front-end asked for the base
  *
  * Afterwards the ring's base is where the next backend has to go on, as far as that is known.
  */
-void rings_stop(struct relay *r, unsigned int index);
+void rings_stop(struct relay *r, unsigned int index, bool asked);
 
 /**
  * rings_stop_in - stop all live rings that have a part in @region, which is about to go

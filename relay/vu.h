@@ -204,6 +204,14 @@ int vu_recv(int fd, struct vu_msg *m, int timeout_ms);
 int vu_recv_plain(int fd, struct vu_msg *m, int timeout_ms);
 
 /**
+ * vu_left - whether the other end of a connection is closed
+ * @fd: or -1, which is as good as that
+ *
+ * Context: does not block.
+ */
+bool vu_left(int fd);
+
+/**
  * vu_recv_error - what an error of vu_recv() means, for a log line
  */
 const char *vu_recv_error(int error);

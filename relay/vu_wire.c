@@ -163,6 +163,13 @@ int vu_recv_plain(int fd, struct vu_msg *m, int timeout_ms)
 	return receive(fd, m, timeout_ms, true);
 }
 
+bool vu_left(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	return fd < 0 || (poll(&p, 1, 0) > 0 && p.revents);
+}
+
 const char *vu_recv_error(int error)
 {
 	switch (error) {

@@ -283,6 +283,18 @@ static void connection(struct backend_state *s, int fd)
 	}
 }
 
+/* What qemu-storage-daemon does: its requests end before its connection does. */
+static void finish(struct backend_state *s)
+{
+	for (unsigned int i = 0; i < BACKEND_RINGS; i++) {
+		s->rings[i].started = false;
+		while (s->script->late && s->rings[i].nheld) {
+			backend_ring_serve(s, &s->rings[i]);
+			poll(NULL, 0, 1);
+		}
+	}
+}
+
 static void forget(struct backend_state *s)
 {
 	while (s->mem.n)
@@ -350,6 +362,7 @@ void device_start(struct device *d)
 				_exit(1);
 			__atomic_fetch_add(&s.script->connections, 1, __ATOMIC_ACQ_REL);
 			connection(&s, conn);
+			finish(&s);
 			close(conn);
 			forget(&s);
 		}

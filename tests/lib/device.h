@@ -72,7 +72,9 @@ struct device_script {
 	bool batch;	 /* answer all that waits by one used entry (IN_ORDER) */
 	uint32_t keep;	 /* never answer so many of the oldest that wait */
 	uint32_t pause;	 /* microseconds after each used entry */
-	bool kicked;	 /* look at a ring only when it is kicked; forget kicks of disabled ones */
+	bool late; /* finish what it has taken, however late: when its ring is stopped and answered
+			    for, and before it closes a connection that was given up */
+	bool kicked; /* look at a ring only when it is kicked; forget kicks of disabled ones */
 	uint32_t short_by; /* write and say so many bytes fewer than it could */
 	/* What it has seen. */
 	uint32_t connections;

@@ -405,6 +405,8 @@ void backend_ring_serve(struct backend_state *s, struct backend_ring *r)
 {
 	struct held h;
 
+	if (!r->started && s->script->late)
+		answer_held(s, r);
 	if (!r->started || !r->enabled || !r->num)
 		return;
 	if (s->script->sin == SIN_TABLE_FIRST && s->script->times) {

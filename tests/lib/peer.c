@@ -373,12 +373,17 @@ pid_t peers_door(struct peers *rig)
 
 void peers_qsd_start(struct peers *rig)
 {
-	char blockdev[160], export[256], disk[80];
+	char blockdev[240], group[80], export[256], disk[80];
+	const bool slow = rig->disk_writes;
 
 	snprintf(disk, sizeof(disk), "%s/disk", rig->dir);
 	close(open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 	assert_int_equal(truncate(disk, 1 << 20), 0);
-	snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=d,filename=%s", disk);
+	snprintf(group, sizeof(group), "throttle-group,id=g,limits.iops-write=%u",
+		 rig->disk_writes);
+	snprintf(blockdev, sizeof(blockdev), "%snode-name=d,%sfilename=%s",
+		 slow ? "driver=throttle,throttle-group=g," : "driver=file,",
+		 slow ? "file.driver=file,file." : "", disk);
 	snprintf(export, sizeof(export),
 		 "type=vhost-user-blk,id=e,node-name=d,writable=on,num-queues=%u,addr.type=unix,"
 		 "addr.path=%s",
@@ -388,8 +393,8 @@ void peers_qsd_start(struct peers *rig)
 	assert_true(rig->backend >= 0);
 	if (rig->backend == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execl(PEERS_QSD, PEERS_QSD, "--blockdev", blockdev, "--export", export,
-		      (char *)NULL);
+		execl(PEERS_QSD, PEERS_QSD, "--object", group, "--blockdev", blockdev, "--export",
+		      export, (char *)NULL);
 		_exit(127);
 	}
 }

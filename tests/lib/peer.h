@@ -83,6 +83,7 @@ struct peers {
 	pid_t relay;
 	unsigned int threads;	  /* given to the relay, if not 0 */
 	unsigned int disk_queues; /* of the stock backend, if not 0 */
+	unsigned int disk_writes; /* a second that its disk makes at most, if not 0 */
 	int fe;			  /* the front-end's connection */
 	int pool;		  /* fd of the pool file */
 	int ram;		  /* fd of private guest RAM */

@@ -326,6 +326,41 @@ static void g5_stopped_without_a_daemon(void **state)
 	assert_int_equal(fe_get_base(rig, 0), 6);
 }
 
+/*
+ * Stopped while its storage is slow: qemu-storage-daemon answers GET_VRING_BASE and goes on writing. When
+ * the front-end has the answer, which lets the guest run elsewhere, nothing may be under way any more.
+ */
+static void g5_stopped_with_a_slow_disk(void **state)
+{
+	struct peers *rig = *state;
+	char path[80];
+	uint8_t sector[SECTOR];
+	uint32_t base;
+	int disk;
+
+	if (access(PEERS_QSD, X_OK))
+		skip();
+	rig->disk_writes = 1;
+	start(rig, false, true);
+	for (uint16_t i = 0; i < 4; i++) {
+		memset(data_of(rig, i), 0x40 + i, SECTOR);
+		request(rig, i, true, i, SECTOR);
+	}
+	wait_used(rig, 1);
+	base = fe_get_base(rig, 0);
+	snprintf(path, sizeof(path), "%s/disk", rig->dir);
+	disk = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(disk >= 0);
+	for (uint16_t i = 0; i < 4; i++) {
+		assert_int_equal(pread(disk, sector, SECTOR, i * SECTOR), SECTOR);
+		for (uint32_t j = 0; j < SECTOR; j++)
+			assert_int_equal(sector[j], 0x40 + i);
+	}
+	close(disk);
+	assert_int_equal(base, 4);
+	wait_used(rig, 3);
+}
+
 /* The ring's memory goes and comes back elsewhere, while requests are made. */
 static void g5_memory_moves(void **state)
 {
@@ -585,6 +620,7 @@ int main(void)
 		T(g5_dead_daemon_loses_nothing),
 		T(g5_dead_daemon_loses_nothing_packed),
 		T(g5_stopped_without_a_daemon),
+		T(g5_stopped_with_a_slow_disk),
 		T(g5_memory_moves),
 		T(g5_reset_at_any_moment),
 		T(g5_full_pool),
