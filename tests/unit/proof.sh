@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
 #
-# Has Spin try every order of events of tests/proof/cache.pml: the hand-over of slots between
-# caches, and a slot's life under unmaps and frees that come twice, at once, or of something else.
+# Has Spin try every order of events of tests/proof/cache.pml, the hand-over of slots between
+# caches, and a slot's life under unmaps and frees that come twice, at once, or of something else; and of
+# tests/proof/room.pml, the relay's queues waiting for room in the pool.
 #
 # Each of the first group must hold, for all states: the search has to end by itself, without an
 # error and without having run out of depth or memory. Each of the second group leaves one thing out
@@ -16,11 +17,11 @@
 # comments and white space, as it was when somebody last held the two against each other. One
 # that has changed since is a failure, until "tests/unit/proof.sh -u" says that it was looked at.
 #
-# 75 s of one processor and 0.9 GB; the states are kept whole (COLLAPSE compresses without loss), so
+# 90 s of one processor and 0.9 GB; the states are kept whole (COLLAPSE compresses without loss), so
 # that "no error" means all of them. (-O1: what -O2 wins in the search it loses in the compiler.)
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-model=$PWD/tests/proof/cache.pml
+models=$PWD/tests/proof
 functions=tests/proof/functions
 
 # body FILE FUNCTION: its definition there, as one line of code without comments.
@@ -62,7 +63,7 @@ if ! command -v spin >/dev/null; then
 	exit $drift
 fi
 work=build/proof/work
-proved=build/proof/$({ cat "$model" tests/unit/proof.sh; spin -V; } | cksum | tr -d " ")
+proved=build/proof/$({ cat "$models"/*.pml tests/unit/proof.sh; spin -V; } | cksum | tr -d " ")
 status=0
 mkdir -p build/proof
 # Another flavour may be at it at this moment.
@@ -87,9 +88,9 @@ search() {
 	mkdir -p "$work"
 	(
 		cd "$work" &&
-			spin -a "$@" "$model" &&
-			gcc "$optimize" -w -DSAFETY -DCOLLAPSE -DMEMLIM=1000 -o pan pan.c &&
-			./pan -m100000 -w24
+			spin -a "$@" "$models/$model.pml" &&
+			gcc "$optimize" -w "-D${cycles:-SAFETY}" -DCOLLAPSE -DMEMLIM=1000 -o pan pan.c &&
+			./pan -m100000 -w24 ${cycles:+-l -f}
 	) >"$work/log" 2>&1
 }
 
@@ -120,6 +121,7 @@ found() {
 	fi
 }
 
+model=cache cycles=
 holds "two threads, three calls each" -DTHREADS=2 -DCALLS=3
 holds "three threads at once on what one has left" -DTHREADS=3 -DCALLS=1 -DBEFORE=1 -DFRUGAL
 holds "no right unmap is refused" -DTHREADS=3 -DCALLS=1 -DBEFORE=1 -DONE_LENGTH
@@ -136,5 +138,18 @@ found "records that begin as held" "assertion violated" -DTHREADS=2 -DRAW -DZERO
 found "no lock of the pool" "assertion violated" -DTHREADS=2 -DNO_POOL_LOCK
 found "waiting for one cache in another" "invalid end state" -DTHREADS=2 -DCALLS=3 \
 	-DWAIT_FOR_ANOTHER
+
+model=room
+asleep='invalid end state'
+holds "waiting for room, with runs that are kept"
+holds "waiting for room, without" -DREADS=0
+found "a thread that is not woken when room comes" "$asleep" -DNO_WAKE
+found "a queue that sleeps without a second try" "$asleep" -DNO_SECOND_TRY
+found "room that was held while a chain was tried, and told to nobody" "$asleep" -DUNTOLD
+found "room that is flushed, and told to nobody" "$asleep" -DFLUSH_UNTOLD
+found "looking for who waits too early" "$asleep" -DTOLD_FIRST
+cycles=NP # cycles without progress, processes being treated fairly
+holds "nobody tries for ever" -DLEAST=1
+found "threads that have each other try for ever" "non-progress cycle" -DALWAYS_TOLD
 [ $status -ne 0 ] || mv "$work.tap" "$proved"
 exit $((status || drift))
