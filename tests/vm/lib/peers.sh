@@ -44,13 +44,16 @@ wait_socket() {
 UNPRIVILEGED=
 [ "$(id -u)" -ne 0 ] || UNPRIVILEGED="setpriv --bounding-set=-all --inh-caps=-all"
 
+# What a disk has of them, at QEMU and at qemu-storage-daemon.
+DISK_QUEUES=1
+
 # qsd_start IMAGE SOCKET [BLOCKDEV]: stock qemu-storage-daemon; sets QSD_PID.
 qsd_start() {
 	rm -f "$2"
 	# shellcheck disable=SC2086 # a command, or nothing
 	$UNPRIVILEGED qemu-storage-daemon --blockdev "${3:-driver=file,node-name=file,filename=$1}" \
 		--blockdev driver=raw,node-name=disk,file=file --export \
-		"type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$2,writable=on" \
+		"type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=$2,writable=on,num-queues=$DISK_QUEUES" \
 		>>"$VM_DIR/qsd.log" 2>&1 </dev/null &
 	QSD_PID=$!
 	PEERS+=("$QSD_PID")
@@ -141,7 +144,7 @@ peers_stop() {
 # vhost_disk SOCKET [OPTIONS]: QEMU's options for a disk served there.
 vhost_disk() {
 	echo "-chardev socket,id=disk,path=$1${3:-}" \
-		"-device vhost-user-blk-pci,chardev=disk,num-queues=1,addr=05.0${2:-}"
+		"-device vhost-user-blk-pci,chardev=disk,num-queues=$DISK_QUEUES,addr=05.0${2:-}"
 }
 
 # What most tests' guests ask for.
