@@ -117,7 +117,7 @@ $(BUILD)/bench/pool: $(call obj,$(BENCH_POOL_SRC) tools/survey_stream.c tools/su
 
 # The relay's benchmark: a load by libblkio, whose folder is BLKIO (suite_get's; empty: the system's).
 BLKIO ?=
-bench-relay: $(BUILD)/bench/relay-load $(BUILD)/bench/relay-copy
+bench-relay: $(BUILD)/bench/relay-load $(BUILD)/bench/relay-copy $(BUILD)/bench/relay-hops
 $(BUILD)/bench/relay-copy: relay/move.c
 $(BUILD)/bench/relay-%: bench/relay/%.c Makefile
 	@mkdir -p $(@D)

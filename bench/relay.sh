@@ -23,6 +23,10 @@
 # of that time what perf finds in copying and clearing. Beside that, what memcpy reaches in the same round
 # on the same working set (bench/relay/copy.c): in its own caches, and ("peer") while another processor does
 # with the blocks what the backend does; "clear" is the relay's own loop in place of memcpy.
+# ("peer-shared") while that has the same processor.
+# For depth 1, "hops": what the way there and back costs if nobody does anything with what goes by
+# (bench/relay/hops.c), directly and through a third process, for a backend that is as busy as the direct one was
+# in this round: the least that can be had with a backend that sleeps, on these processors.
 # How often it wakes up in ten idle seconds with a connected front-end. The most that its pool held
 # beside the bytes in flight. And by perf where its time goes, function by function.
 #
@@ -59,6 +63,7 @@ NULL_DISK=driver=null-co,node-name=file,size=1073741824
 FILE_BYTES=256M
 LOAD=$ROOT/build/bench/relay-load
 COPY=$ROOT/build/bench/relay-copy
+HOPS=$ROOT/build/bench/relay-hops
 
 cleanup() {
 	peers_stop
@@ -153,6 +158,18 @@ copies() {
 	for what in memcpy clear; do
 		sample $what "$1-copying-alone" "$("$COPY" alone 131072 32 0.3 $what)" MiB/s
 		sample $what-peer "$1-copying-alone" "$("$COPY" $direction 131072 32 0.3 $what)" MiB/s
+		sample $what-peer-shared "$1-copying-alone" "$("$COPY" $direction-shared 131072 32 0.3 $what)" MiB/s
+	done
+}
+
+# hops JOB: the way alone.
+hops() {
+	local work how
+	# The direct one's mean is what the backend takes for a request, before and after its answer.
+	work=$(awk -F, -v r="$ROUND" -v j="$1" \
+		'$1 == r && $2 == "direct" && $3 == j { printf "%.0f\n", $4 * 500 }' "$CSV")
+	for how in direct yield sleep; do
+		sample $how "$1-hops" "$(timeout 20 "$HOPS" $how "${work:-1500}" 0.5)" us
 	done
 }
 
@@ -234,6 +251,7 @@ for ((ROUND = 1; ROUND <= rounds; ROUND++)); do
 		turn=$((turn + 1))
 	done <<<"$JOBS"
 	while read -r name backend operation block depth how unit; do
+		[ "$unit" != us ] || hops "$name"
 		[ "$block" = 131072 ] || continue
 		copies "$name" </dev/null
 		[ -z "$PERF" ] ||
@@ -257,7 +275,7 @@ done
 
 # table: medians as Markdown, from the CSV.
 table() {
-	awk -F, -v order="${candidates[*]} memcpy clear memcpy-peer clear-peer" '
+	awk -F, -v order="${candidates[*]} yield sleep memcpy clear memcpy-peer clear-peer memcpy-peer-shared clear-peer-shared" '
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
 		{ v[$2, $3, ++n[$2, $3]] = $4 }

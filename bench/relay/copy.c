@@ -4,7 +4,7 @@
  *
  * Theory of operation
  * -------------------
- *	copy alone|in|back BLOCK_SIZE DEPTH SECONDS memcpy|clear
+ *	copy alone|in|back|in-shared|back-shared BLOCK_SIZE DEPTH SECONDS memcpy|clear
  *
  * prints MiB/s of copying blocks between two shared memories of DEPTH blocks each, as the relay does
  * between guest memory and its pool with that many requests in flight: block by block, each source
@@ -15,7 +15,9 @@
  * copies back has just been written by the backend, on another processor, and what it copies in is
  * read there next, while the relay goes on copying. So with "back" a second process fills half of the
  * sources, out of a file's worth of memory, while the other half is being copied, and then the other
- * way round; with "in" it reads half of the destinations so. Only copying is timed.
+ * way round; with "in" it reads half of the destinations so. With "-shared" it has no processor of its own, but
+ * takes turns with the copying on the one, as the backend and the relay do while the load has the other. Only copying is
+ * counted, in time of the processor.
  *
  * "clear" copies as relay/move.c does, which clears the source.
  */
@@ -39,17 +41,18 @@
 struct copy {
 	enum { ALONE, IN, BACK } peer;
 	bool clear;
+	bool shared;
 	size_t block, depth;
 	uint8_t *from, *to, *file;
 	atomic_uint *turn; /* even: ours; odd: the peer's */
 	uint32_t random;
 };
 
-static double now(void)
+static double now(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
@@ -97,7 +100,7 @@ static uint8_t *block_of(const struct copy *c, uint8_t *memory, unsigned int hal
 /* The backend: fills what is copied back, or takes what has been copied in. Until it is killed. */
 static _Noreturn void peer(struct copy *c)
 {
-	pin(1);
+	pin(!c->shared);
 	for (;;) {
 		unsigned int turn;
 
@@ -119,7 +122,7 @@ static _Noreturn void peer(struct copy *c)
 static double copy_half(struct copy *c, unsigned int half)
 {
 	size_t shift = next_random(c), n = c->depth / 2;
-	double begin = now();
+	double begin = now(CLOCK_THREAD_CPUTIME_ID);
 
 	for (size_t i = 0; i < n; i++) {
 		uint8_t *to = block_of(c, c->to, half, (i * 7 + shift) % n);
@@ -132,7 +135,7 @@ static double copy_half(struct copy *c, unsigned int half)
 		/* The compiler must not know that nobody reads it. */
 		__asm__ volatile("" ::: "memory");
 	}
-	return now() - begin;
+	return now(CLOCK_THREAD_CPUTIME_ID) - begin;
 }
 
 /* Both halves change hands. */
@@ -160,10 +163,13 @@ static bool parse(struct copy *c, int argc, char **argv, double *seconds)
 	if (argc != 6)
 		return false;
 	for (unsigned int i = 0; i < 3; i++) {
-		if (!strcmp(argv[1], peers[i])) {
-			c->peer = i;
-			known = true;
-		}
+		size_t n = strlen(peers[i]);
+
+		if (strncmp(argv[1], peers[i], n) != 0)
+			continue;
+		c->peer = i;
+		c->shared = i && !strcmp(argv[1] + n, "-shared");
+		known = c->shared || !argv[1][n];
 	}
 	c->block = strtoul(argv[2], NULL, 0);
 	c->depth = strtoul(argv[3], NULL, 0);
@@ -183,7 +189,8 @@ int main(int argc, char **argv)
 	pid_t child = 0;
 
 	if (!parse(&c, argc, argv, &seconds)) {
-		fprintf(stderr, "usage: copy alone|in|back BLOCK_SIZE DEPTH SECONDS memcpy|clear\n"
+		fprintf(stderr, "usage: copy alone|in|back|in-shared|back-shared BLOCK_SIZE DEPTH "
+				"SECONDS memcpy|clear\n"
 				"DEPTH is even, and no multiple of 5 or 7.\n");
 		return 1;
 	}
@@ -208,11 +215,11 @@ int main(int argc, char **argv)
 			peer(&c);
 		}
 	}
-	end = now() + seconds;
+	end = now(CLOCK_MONOTONIC) + seconds;
 	do {
 		spent += one_turn(&c);
 		copied += c.block * c.depth / 2;
-	} while (now() < end);
+	} while (now(CLOCK_MONOTONIC) < end);
 	if (child)
 		kill(child, SIGKILL);
 	printf("%.0f\n", (double)copied / spent / (1 << 20));
