@@ -382,6 +382,7 @@ static void g5_no_queue_gets_all_of_the_pool(void **state)
 		text = all_of(reader());
 		if (value_of(text, "full_total{queue=\"0\"} ") > 0)
 			break;
+		usleep(10000);
 	}
 	assert_true(value_of(text, "full_total{queue=\"0\"} ") > 0);
 	assert_true(value_of(text, "in_flight{queue=\"0\"} ") >= 2);
