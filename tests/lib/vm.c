@@ -414,8 +414,9 @@ void vm_echo(struct vm *v, unsigned int q)
 	vm_echo_end(v, q, true);
 }
 
-/* AddressSanitizer keeps what has been freed, in order to notice that it is used: that is no growth. */
-#if defined(__SANITIZE_ADDRESS__)
+/* AddressSanitizer keeps what has been freed, in order to notice that it is used, and ThreadSanitizer what each
+ * thread did last: that is no growth. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 static const bool keeps_freed = true;
 #else
 static const bool keeps_freed;

@@ -127,7 +127,7 @@ void vm_echo_start(struct vm *v, unsigned int q);
 /* answered: whether the contents have to be right. */
 void vm_echo_end(struct vm *v, unsigned int q, bool answered);
 
-/* Resident memory (0 under AddressSanitizer) and open files of the relay. */
+/* Resident memory (0 under Address- and ThreadSanitizer) and open files of the relay. */
 struct weight {
 	long kib;
 	unsigned int fds;
