@@ -150,6 +150,23 @@ SLUICE_API int sluice_place_measure(struct sluice_dma *dma, uint64_t orig, uint6
 				    uint32_t rounds);
 
 /**
+ * sluice_place_map_sg - hand over some elements of a list of a device with a place, as far as it goes
+ * @dma:  the device, after sluice_place_init()
+ * @sg:	  @n elements, owned by the caller; the dma fields of those that are mapped are set
+ * @n:	  how many
+ * @dir:  who writes
+ * @done: set to how many, from the first on, are mapped
+ *
+ * Each takes its own way; those in a row that are mapped in place are so by one call of the mechanism, as far as
+ * a few go at a time. For callers with lists of their own kind, as sluice_dma_list_map() is with @claimed 0.
+ *
+ * Return: 0 with all mapped; otherwise what sluice_dma_list_map() said of the first one that is not.
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+				   enum sluice_dir dir, uint32_t *done);
+
+/**
  * sluice_place_retry - try to take back what lingers, each once
  *
  * Return: how many mappings linger still, those that another caller is trying right now included.
