@@ -16,6 +16,7 @@
 #include <linux/iommu.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
 #include <linux/version.h>
@@ -90,6 +91,16 @@ static inline bool sluice_compat_iommu(struct device *dev)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 	return use_dma_iommu(dev);
+#else
+	return false;
+#endif
+}
+
+/* Whether a device translates addresses by itself (PCI ATS); its domain's driver has switched that on. */
+static inline bool sluice_compat_ats(const struct pci_dev *pdev)
+{
+#ifdef CONFIG_PCI_ATS
+	return pdev->ats_enabled;
 #else
 	return false;
 #endif

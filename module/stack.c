@@ -119,6 +119,7 @@ static int make_place(struct sluice_device *sd)
 		.n_records = RECORDS,
 		.n_cpus = nr_cpu_ids,
 		.clock = cycles,
+		.asks = sluice_compat_ats(sd->pdev),
 		.lingers = lingers,
 		.ended = ended,
 		.context = sd,

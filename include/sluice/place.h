@@ -83,6 +83,9 @@ struct sluice_place_config {
 	/* The time, in a unit of at most 10 ns; NULL if there is none: auto then goes by what is
 	 * set. */
 	uint64_t (*clock)(void *context);
+	/* The device translates by itself, and asks for each granule when it comes to it: that is not
+	 * seen from here, but auto reckons with it. */
+	bool asks;
 	/* NULL, or called when a mapping begins to linger, before ended() can be: the caller of unmap,
 	 * or of a map that says -EBUSY, has not been told yet. In their context. */
 	void (*lingers)(void *context, uint64_t orig, uint64_t len);
@@ -102,6 +105,7 @@ struct sluice_place {
 	bool follows; /* there is a clock, and a choice: auto can measure as it runs */
 	uint64_t watched;    /* what unmap is to be timed: an address, 0 none, UINT64_MAX any */
 	uint64_t clock_cost; /* of looking at the clock: taken off what is timed */
+	uint64_t ask;	     /* what a device that asks is reckoned to take for a granule; or 0 */
 	struct sluice_place_config config;
 	struct sluice_lock lock; /* of what follows */
 	uint32_t left;		 /* mappings in place until one is due */
