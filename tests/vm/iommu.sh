@@ -5,8 +5,10 @@
 #
 # Theory of operation: each device is a group of its own. Linux is lazy unless told otherwise, so that the
 # guest can have its groups either way. reach.ko (reach/) drives QEMU's edu device, which reads and
-# writes whatever address it is told.
+# writes whatever address it is told. The firmware is SeaBIOS, since qboot cannot wake a machine up; it is to keep
+# away from the disks.
 IMAGE_MODULES="$IMAGE_MODULES nvme e1000e"
+vm_firmware() { echo "-boot strict=on"; }
 MODERN=disable-legacy=on,iommu_platform=on
 
 disk() { # NAME ADDR
