@@ -105,16 +105,6 @@ behind_intel() {
 	check "e1000e: it is the same" [ "$(md5 /tmp/file)" = "$REPLY" ]
 	notes $NET
 
-	fio_verify /dev/vda --bs=16k --time_based --runtime=3 >/tmp/asleep 2>&1 &
-	fio=$!
-	sleep 1
-	echo deep >/sys/power/mem_sleep
-	echo +2 >/sys/class/rtc/rtc0/wakealarm
-	check "it is suspended to RAM in the middle of it, and its clock wakes it up" \
-		sh -c "echo mem >/sys/power/state"
-	check "and virtio-blk verifies" wait $fio
-	check "nvme works after that" fio_verify /dev/nvme0n1 --bs=64k --size=2m
-
 	fio_verify /dev/vdb --bs=64k --time_based --runtime=60 >/tmp/unplugged 2>&1 &
 	fio=$!
 	wait_for 10 sh -c "[ \$(sed -n 's/^bounced //p' $STATS/$PORT/stats) -gt 1000 ]"
@@ -124,6 +114,16 @@ behind_intel() {
 	wait $fio
 	check "and has gone from the statistics" sh -c "! [ -e $STATS/$PORT ]"
 	check "the others work on" fio_verify /dev/vda --bs=64k --size=1m
+
+	fio_verify /dev/vda --bs=16k --time_based --runtime=3 >/tmp/asleep 2>&1 &
+	fio=$!
+	sleep 1
+	echo deep >/sys/power/mem_sleep
+	echo +2 >/sys/class/rtc/rtc0/wakealarm
+	check "it is suspended to RAM in the middle of it, and its clock wakes it up" \
+		sh -c "echo mem >/sys/power/state"
+	check "and virtio-blk verifies" wait $fio
+	check "nvme works after that" fio_verify /dev/nvme0n1 --bs=64k --size=2m
 
 	refuses "a new policy is refused while anything is mapped" "busy|Busy" \
 		sh -c "echo share >/sys/bus/pci/devices/$NVME/sluice/policy"
