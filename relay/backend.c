@@ -33,7 +33,8 @@
 uint64_t backend_features(const struct relay *r)
 {
 	if (r->shadow)
-		return shadow_features_down(r->fe.features, r->be.features);
+		return disk_features_down(shadow_features_down(r->fe.features, r->be.features),
+					  r->be.features);
 	/* ACCESS_PLATFORM is between the guest and the front-end. PROTOCOL is between the relay and
 	 * the backend, whatever the front-end thinks of it. */
 	return (r->fe.features & ~VU_BIT(VIRTIO_F_ACCESS_PLATFORM)) | VU_BIT(VU_F_PROTOCOL);

@@ -29,7 +29,7 @@
 uint64_t device_features(const struct relay *r)
 {
 	if (r->shadow)
-		return shadow_features_up(r->be.features);
+		return shadow_features_up(r->be.features) | disk_features_up(r);
 	return (r->be.features & ~VU_BIT(VHOST_F_LOG_ALL)) | VU_BIT(VIRTIO_F_ACCESS_PLATFORM);
 }
 
@@ -159,7 +159,7 @@ int device_get_config(struct relay *r, struct vu_msg *m)
 		rc = backend_ask(r, &ask, WAIT_MESSAGE);
 	/* An answer without payload is the protocol's error. */
 	if (rc || !config_fits(&ask) || ask.p.config.offset != m->p.config.offset ||
-	    ask.p.config.size != m->p.config.size) {
+	    ask.p.config.size != m->p.config.size || disk_limit(r, &ask)) {
 		m->h.size = 0;
 		return session_reply(r, m);
 	}

@@ -329,7 +329,8 @@ static uint32_t describe(const struct queue *q, const struct flight *f, struct s
 		bool write = i >= f->nout;
 
 		if (n && !strict && sg[n - 1].write == write &&
-		    sg[n - 1].dev + sg[n - 1].len == SHADOW_DEV + p->at) {
+		    sg[n - 1].dev + sg[n - 1].len == SHADOW_DEV + p->at &&
+		    sg[n - 1].len + (uint64_t)p->len <= q->shadow->seg_bytes) {
 			sg[n - 1].len += p->len;
 			continue;
 		}

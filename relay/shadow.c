@@ -94,6 +94,7 @@ int shadow_init(struct shadow *s, struct relay *r, const struct shadow_options *
 {
 	s->relay = r;
 	s->options = *options;
+	s->seg_bytes = UINT32_MAX;
 	s->nloops = options->threads;
 	s->trouble_fd = -1;
 	pthread_mutex_init(&s->alone, NULL);

@@ -12,6 +12,7 @@
  *   move.c	    bytes out of a slot, which is clear afterwards
  *   kept.c	    runs of slots that are written over instead of cleared
  *   used_len.c	    what may be believed of the length that a backend reports
+ *   disk.c	    how long a disk's requests may be: the one device that is known
  *   flow.c	    chains through a queue: fetch, place, make available; reap, copy back, use
  *   queue.c	    the two ends of a queue: attaching, parking what is in flight, handing it back
  *   drain.c	    bringing a queue to rest before it is stopped
@@ -240,6 +241,7 @@ struct shadow {
 	uint64_t share;		    /* what each queue may have of it for certain */
 	uint64_t rings;		    /* bytes of the pool in shadow rings and blocks */
 	bool strict_layout;	    /* descriptors go down as the guest framed them */
+	uint32_t seg_bytes;	    /* the most that one descriptor may have, going down */
 	int stats_fd;		    /* listening, or -1 */
 	uint64_t memory_moves;	    /* until when memory is missing, ns */
 	struct dirty dirty;
@@ -554,6 +556,30 @@ void shadow_refused(struct queue *q, const char *side, enum refusal what, const 
  * now_ns - nanoseconds on a clock that only goes forward
  */
 uint64_t now_ns(void);
+
+/* disk.c */
+
+/**
+ * disk_features_up - what a disk's guest is offered beside what its backend offers
+ *
+ * Return: feature bits; none if this is no disk, or not in shadow mode.
+ */
+uint64_t disk_features_up(const struct relay *r);
+
+/**
+ * disk_features_down - of @down, what a disk's backend is told that offers @backend
+ */
+uint64_t disk_features_down(uint64_t down, uint64_t backend);
+
+/**
+ * disk_limit - lower a disk's size_max and seg_max to what the pool can hold (virtio 1.2, 5.2.4)
+ * @m: the backend's answer to GET_CONFIG, checked to fit; whatever of the two is in it is changed
+ *
+ * Notes too how long a descriptor the backend takes. Nothing happens if this is no disk.
+ *
+ * Return: 0, or a negative errno if the backend has been lost over it. Context: asks the backend, and waits.
+ */
+int disk_limit(struct relay *r, struct vu_msg *m);
 
 /* loop.c */
 

@@ -104,6 +104,8 @@ static bool answer(struct script *s, struct vu_msg *m)
 		return true;
 	case VU_GET_CONFIG:
 		memset(m->p.config.region, 0x5a, m->p.config.size);
+		if (s->limits[0])
+			memcpy(m->p.config.region + 8, s->limits, sizeof(s->limits));
 		return true;
 	default:
 		if (!(m->h.flags & VU_NEED_REPLY))

@@ -395,6 +395,44 @@ static void full_pool(struct peers *rig, const char *most)
 	}
 }
 
+/* With the least pool there is: what the disk says that may be asked for at once fits. */
+static void g5_the_largest_request_fits(void **state)
+{
+	struct vu_config c = {.size = 60};
+	struct peers *rig = *state;
+	uint32_t size_max, seg_max, len;
+	struct vu_msg m;
+	uint8_t *data = rig->mem + 0x80000;
+
+	if (access(PEERS_QSD, X_OK))
+		skip();
+	memset(&drv, 0, sizeof(drv));
+	drv.indirect = true;
+	peers_qsd_start(rig);
+	peers_relay_shadow(rig, "--pool-size", "2M", "--pool-max", "2M", NULL);
+	peers_connect(rig);
+	hello(rig);
+	fe_send(rig, VU_GET_CONFIG, 0, &c, VU_CONFIG_HEAD + c.size, NULL, 0);
+	assert_true(fe_recv(rig, &m));
+	memcpy(&size_max, m.p.config.region + 8, sizeof(size_max));
+	memcpy(&seg_max, m.p.config.region + 12, sizeof(seg_max));
+	/* Or there would be nothing that anybody holds to. */
+	assert_in_range((uint64_t)size_max * seg_max, 0x40000, 0x80000);
+	len = size_max * seg_max;
+	assert_int_equal(fe_add_pool(rig), 0);
+	assert_int_equal(ring(rig, 0), 0);
+	drv.data = POOL_GPA + 0x80000;
+	memset(data, 0x77, len);
+	request(rig, 0, true, 0, len);
+	wait_used(rig, 1);
+	memset(data, 0, len);
+	request(rig, 0, false, 0, len);
+	wait_used(rig, 1);
+	check(rig, 0, 0, 0);
+	for (uint32_t i = 0; i < len; i++)
+		assert_int_equal(data[i], 0x77);
+}
+
 static void g5_full_pool(void **state)
 {
 	if (access(PEERS_QSD, X_OK))
@@ -551,6 +589,7 @@ int main(void)
 		T(g5_reset_at_any_moment),
 		T(g5_full_pool),
 		T(g5_full_pool_grows),
+		T(g5_the_largest_request_fits),
 		T(g5_dead_relay_loses_nothing),
 		T(g3_written_pages_are_logged),
 		T(g5_idle_relay_sleeps),

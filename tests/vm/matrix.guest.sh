@@ -15,6 +15,8 @@ check "disk: same bytes as the host has" [ "$REPLY" = same ]
 check "disk: fio verifies 4 KiB random writes" fio_verify /dev/vda
 check "disk: fio verifies odd sizes, 32 in flight" fio_verify /dev/vda --bsrange=512-256k \
 	--bs_unaligned=0 --blockalign=512 --iodepth=32
+check "disk: fio verifies 2 MiB at once" fio_verify /dev/vda --bs=2m --iodepth=2 --size=16m
+echo "# its requests: $(cat /sys/block/vda/queue/max_segments) segments of $(cat /sys/block/vda/queue/max_segment_size)" >&8
 check "disk: mkfs.ext4" mkfs.ext4 -q -F /dev/vda
 check "disk: mount" mount -t ext4 /dev/vda /mnt
 cp -r /test /mnt/copy

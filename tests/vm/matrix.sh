@@ -36,7 +36,8 @@ vm_test() {
 
 	disk_create "$VM_DIR/disk" 16M
 	qsd_start "$VM_DIR/disk" "$VM_DIR/qsd"
-	relay_to disk "$VM_DIR/qsd"
+	# With the least pool there is the guest has to be told to ask for less at once.
+	relay_to disk "$VM_DIR/qsd" --pool-size 2M --pool-max 2M
 	# shellcheck disable=SC2207 # options
 	options+=($(vhost_disk "$SOCKET" "$modern"))
 
@@ -68,13 +69,15 @@ vm_test() {
 
 not() { ! "$@"; }
 
-# relay_to NAME SOCKET: sets SOCKET to where QEMU is to connect.
+# relay_to NAME SOCKET [OPTION]...: sets SOCKET to where QEMU is to connect.
 relay_to() {
-	SOCKET=$2
+	local name=$1
+	shift
+	SOCKET=$1
 	[ "$MATRIX_RELAY" = shadow ] || return 0
-	shadow_start "$VM_DIR/relay-$1" "$2"
-	mv "$VM_DIR/relay.log" "$VM_DIR/relay-$1.log"
-	SOCKET=$VM_DIR/relay-$1
+	shadow_start "$VM_DIR/relay-$name" "$@"
+	mv "$VM_DIR/relay.log" "$VM_DIR/relay-$name.log"
+	SOCKET=$VM_DIR/relay-$name
 }
 
 # fs_start SOCKET FOLDER

@@ -174,6 +174,6 @@ int main(int argc, char **argv)
 			  meet(argc == 4 ? (uint32_t)atoi(argv[3]) : CONTROL_REF),
 		  "the guest has started and granted its control page"))
 		tests[i].run();
-	printf("# %s: %d failed\n", argv[1], failed);
+	printf("# %s: %d done, %d failed\n", argv[1], number, failed);
 	return failed > 0;
 }
