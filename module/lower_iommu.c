@@ -138,19 +138,25 @@ struct joint {
 /*
  * How many spans, from the first on, can lie one behind the other in a range of addresses that each gives its own
  * part of back: where it begins a span has to be aligned to its length, rounded up to a power of two, and
- * where that leaves a hole it is the last one. At least one.
+ * where that leaves a hole it is the last one. At least one. Nor may two that meet be neighbours in memory:
+ * iommu_map_sg() would make one mapping of them, of which a part cannot be unmapped (a virtio-iommu refuses, a large
+ * page goes as a whole).
  */
 static void join(const struct sluice_span *spans, u32 n, struct joint *joint)
 {
+	u64 end = U64_MAX; /* of the one before, in memory */
+
 	*joint = (struct joint){};
 	while (joint->spans < n) {
 		const struct sluice_span *span = &spans[joint->spans];
+		const struct sluice_piece *last = &span->pieces[span->n - 1];
 		u64 granules = span->bytes >> SLUICE_GRANULE_SHIFT;
 		u64 whole = roundup_pow_of_two(granules);
 
 		if (joint->granules & (whole - 1) || joint->pieces + span->n > JOINT_PIECES ||
-		    span->access != spans->access)
+		    span->access != spans->access || span->pieces->orig == end)
 			return;
+		end = last->orig + last->bytes;
 		joint->spans++;
 		joint->pieces += span->n;
 		joint->granules += whole;

@@ -214,7 +214,12 @@ behind_intel() {
 
 behind_virtio() {
 	load virtio-iommu
-	check "loads" sluice pool=system size=8M "devices=$BLK"
+	check "loads" sluice pool=system size=8M "devices=$BLK,$EDU"
+	echo share >/sys/bus/pci/devices/$EDU/sluice/policy
+	reach sluice-share
+	check "share: G1, G2, G3: nothing but what is the device's, all of that" all_zero sluice-share
+	check "its lists were mapped and all was taken back" \
+		sh -c "[ $SHARED -ge 48 ] && ! dmesg | grep 'does not let go'"
 	load virtio_pci virtio_blk
 	wait_for 10 [ -b /dev/vda ]
 	check "confined, over the virtio-iommu" says $BLK "lower iommu"
