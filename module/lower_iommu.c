@@ -210,7 +210,11 @@ static int share_joint(struct lower_iommu *li, struct sluice_span *spans, const 
 	sluice_count(&li->share.stats.operations, 1);
 	if (mapped == at - spans->dev)
 		return 0;
-	/* It has taken back what it had mapped. */
+	/* It has taken back what it had mapped, as iommu_map() does; if not, the pages are kept. */
+	for (u64 a = spans->dev; a < at; a += SLUICE_GRANULE_BYTES) {
+		if (iommu_iova_to_phys(li->domain, a))
+			return -EBUSY;
+	}
 	give_addresses(li, spans, joint->spans);
 	return mapped == -ENOMEM ? -ENOSPC : -EIO;
 }
