@@ -8,7 +8,7 @@
  * addresses and no way to tell what they mean. It asks (IOTLB MISS, on the channel of
  * SET_BACKEND_REQ_FD), QEMU translates by the guest's tables and answers (UPDATE), and what is unmapped is
  * taken back (INVALIDATE), which the guest waits for. That is how DPDK's vhost library does it, for networks; for disks
- * there is no stock back-end that does, and so bench/iommu.sh has this one: a disk of ordinary memory, one
+ * Debian 12 has no back-end that does, and so bench/iommu.sh has this one: a disk of ordinary memory, one
  * split ring, one thread. It keeps what it was told in a table with one place for each page's number.
  *
  * A message is handled between two copies, never during one, so that nothing is touched by an address that
