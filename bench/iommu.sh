@@ -19,6 +19,8 @@ set -u
 bench=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/lib/all.sh
 . "$bench/../tests/vm/lib/all.sh"
+# shellcheck source=bench/lib.sh
+. "$bench/lib.sh"
 
 series=6.1
 iommu=intel
@@ -105,17 +107,6 @@ host_sample() { echo "$(((turn - 1) / ${#candidates[@]} + first)),$1,$2,$3,$4" >
 requests() { grep -c "vtd_inv_desc_iotlb\|virtio_iommu_map\|virtio_iommu_unmap\|vhost_user_write req:22 " "$VM_DIR/trace"; }
 host_mark() { marked=$(requests); }
 host_counted() { echo "$1,$2,$(($(requests) - marked))" >>"$COUNTS"; }
-host_fail() {
-	exec 2>&9 # a request's output would go to the guest
-	die "$CANDIDATE: $*"
-}
-exec 9>&2
-
-cleanup() {
-	vm_kill
-	peers_stop
-	rm -rf "$VM_DIR"
-}
 
 # head_of_table COLUMN...: a column for each candidate, then these.
 head_of_table() {
@@ -131,7 +122,7 @@ head_of_table() {
 # own, as the machine's speed changes from one to the next.
 table() {
 	head_of_table "auto : strict" "auto : better of both"
-	awk -F, -v order="${candidates[*]}" -v out="$1" '
+	awk -F, -v order="${candidates[*]}" -v out="$1" "$AWK_MEDIAN"'
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
 		{
@@ -139,7 +130,7 @@ table() {
 			if ($1 > rounds)
 				rounds = $1
 		}
-		function med(c, j, over,    m, a, b, t, base) {
+		function med(c, j, over,    m, a, base, mid) {
 			m = 0
 			for (a = 1; a <= rounds; a++) {
 				base = over == "" ? 1 : v[over, j, a]
@@ -148,12 +139,9 @@ table() {
 			}
 			if (!m)
 				return 0
-			for (a = 2; a <= m; a++)
-				for (b = a; b > 1 && s[b] < s[b - 1]; b--) {
-					t = s[b]; s[b] = s[b - 1]; s[b - 1] = t
-				}
+			mid = median(m)
 			low = s[1]; high = s[m]
-			return m % 2 ? s[(m + 1) / 2] : (s[m / 2] + s[m / 2 + 1]) / 2
+			return mid
 		}
 		END {
 			nc = split(order, c, " ")

@@ -14,6 +14,8 @@ set -u
 bench=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/lib/all.sh
 . "$bench/../tests/vm/lib/all.sh"
+# shellcheck source=bench/lib.sh
+. "$bench/lib.sh"
 
 series=6.1
 rounds=7
@@ -38,17 +40,6 @@ host_sample() {
 	local candidate=direct
 	[ "$1" = vda ] || candidate=shadow
 	echo "$candidate,$2,$3,$4" >>"$CSV"
-}
-host_fail() {
-	exec 2>&9 # a request's output would go to the guest
-	die "$*"
-}
-exec 9>&2
-
-cleanup() {
-	vm_kill
-	peers_stop
-	rm -rf "$VM_DIR"
 }
 
 # disk N SOCKET
@@ -84,19 +75,10 @@ vm_serve >"$VM_DIR/tap" || {
 
 echo "Debian $(kernel_version "$KERNEL"), $(qemu-system-x86_64 --version | head -n 1), ${ACCEL%% -cpu*}," \
 	"$(nproc) CPUs, $rounds rounds of $seconds s a job; ./run bench relay-guest"
-awk -F, '
+awk -F, "$AWK_MEDIAN"'
 	NR == 1 { next }
 	!($2 in unit) { jobs[++nj] = $2; unit[$2] = $4 }
 	{ v[$1, $2, ++n[$1, $2]] = $3 }
-	# Sorts s[1..m] and returns the middle.
-	function median(m,   a, b, t, mid) {
-		for (a = 2; a <= m; a++)
-			for (b = a; b > 1 && s[b] + 0 < s[b - 1] + 0; b--) {
-				t = s[b]; s[b] = s[b - 1]; s[b - 1] = t
-			}
-		mid = int((m + 1) / 2)
-		return m % 2 ? s[mid] : (s[mid] + s[mid + 1]) / 2
-	}
 	function of(candidate, job, m,   a) {
 		for (a = 1; a <= m; a++)
 			s[a] = v[candidate, job, a]

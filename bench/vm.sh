@@ -27,6 +27,8 @@ set -u
 bench=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/lib/all.sh
 . "$bench/../tests/vm/lib/all.sh"
+# shellcheck source=bench/lib.sh
+. "$bench/lib.sh"
 
 series=6.1
 rounds=3
@@ -111,21 +113,10 @@ host_seconds() { echo "$seconds"; }
 host_rounds() { echo 1; }
 host_disks() { echo vda; }
 host_sample() { echo "$ROUND,$CANDIDATE,$2,$3,$4" >>"$CSV"; }
-host_fail() {
-	exec 2>&9 # a request's output would go to the guest
-	die "$CANDIDATE: $*"
-}
-exec 9>&2
-
-cleanup() {
-	vm_kill
-	peers_stop
-	rm -rf "$VM_DIR"
-}
 
 # table: medians, from the CSV.
 table() {
-	awk -F, -v order="${candidates[*]}" '
+	awk -F, -v order="${candidates[*]}" "$AWK_MEDIAN"'
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
 		{ v[$2, $3, ++n[$2, $3]] = $4 }
@@ -139,14 +130,9 @@ table() {
 						continue
 					for (a = 1; a <= m; a++)
 						s[a] = v[c[i], jobs[j], a]
-					for (a = 2; a <= m; a++)
-						for (b = a; b > 1 && s[b] < s[b - 1]; b--) {
-							t = s[b]; s[b] = s[b - 1]; s[b - 1] = t
-						}
-					mid = int((m + 1) / 2)
-					median = m % 2 ? s[mid] : (s[mid] + s[mid + 1]) / 2
+					middle = median(m)
 					printf "  %-14s %9.0f  (%.0f to %.0f, %d runs)\n", c[i],
-						median, s[1], s[m], m
+						middle, s[1], s[m], m
 				}
 			}
 		}' "$CSV"

@@ -16,8 +16,12 @@ vm_test() {
 	# shellcheck disable=SC2046 # options
 	vm_run -p sluice $(pool_options) \
 		$(vhost_disk "$VM_DIR/relay" ,disable-legacy=on,iommu_platform=on)
+	# As it is done today no part of Sluice is in the guest: one kernel will do.
+	case $(kernel_version "$KERNEL") in
+	6.1.*) ;;
+	*) return ;;
+	esac
 	peers_stop
-
 	pool_create disk 16M
 	qsd_start "$VM_DIR/disk" "$VM_DIR/qsd"
 	# shellcheck disable=SC2046

@@ -65,27 +65,35 @@ wait_for 10 [ -b /dev/vdt ]
 start=$(pool_of used) # what is handed out, without what caches keep
 note "after boot: $start bytes in use, $(total coherent) of them coherent"
 
-load_disks /tmp/four "a b c d" --iodepth=64 --size=4m \
-	--bssplit=4k/40:16k/20:64k/20:128k/10:256k/10 &
-fio=$!
-while kill -0 $fio 2>/dev/null; do
-	host throttle 10
-	for n in 1 2 3 4 5 6; do
-		sample >>/tmp/samples && break
+# A few at least of the samples have to be of a busy pool. A machine that is busy itself takes few: once more, then.
+busy() { [ "$(awk '$1 >= 4194304' /tmp/samples | wc -l)" -ge 3 ]; }
+: >/tmp/samples
+for _ in 1 2 3 4 5; do
+	load_disks /tmp/four "a b c d" --iodepth=64 --size=4m \
+		--bssplit=4k/40:16k/20:64k/20:128k/10:256k/10 &
+	fio=$!
+	while kill -0 $fio 2>/dev/null; do
+		host throttle 10
+		for n in 1 2 3 4 5 6; do
+			sample >>/tmp/samples && break
+		done
+		host throttle 300
+		usleep 200000
 	done
-	host throttle 300
-	usleep 200000
+	wait $fio
+	verified=$?
+	if [ "$verified" != 0 ] || busy; then
+		break
+	fi
 done
-if wait $fio; then
+if [ "$verified" = 0 ]; then
 	ok "four busy disks verify"
 else
 	not_ok "four busy disks verify" "$(tail -n 3 /tmp/four)"
 fi
 host throttle 1000000
 check "no sync has been counted" [ "$(total syncs)" = 0 ]
-# A few at least of the samples have to be of a busy pool.
-check "the pool's use was seen while 4 MiB and more were live" \
-	[ "$(awk '$1 >= 4194304' /tmp/samples | wc -l)" -ge 3 ]
+check "the pool's use was seen while 4 MiB and more were live" busy
 classes=$(classes)
 within() {
 	awk '{ live = $1; used = $2 }

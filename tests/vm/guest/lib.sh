@@ -72,9 +72,9 @@ sluice() {
 	esac
 }
 
-# wait_for SECONDS CMD...: until CMD succeeds.
+# wait_for SECONDS CMD...: until CMD succeeds; three times that where the machine has no time for it.
 wait_for() {
-	local n=$(($1 * 10))
+	local n=$(($1 * 30))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $((n -= 1)) -gt 0 ] || return 1

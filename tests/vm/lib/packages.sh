@@ -11,7 +11,7 @@ PKG_BUILD="gcc libc6-dev make git libseccomp-dev libcap-ng-dev libncurses-dev"
 PKG_CHECK="clang libclang-rt-14-dev clang-format shellcheck libcmocka-dev spin scdoc curl"
 PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
-	xz-utils kmod"
+	xz-utils zstd kmod"
 PKG_VM_TEST="strace"
 # Xen, its tools, and of the libraries those that have to be of the same build: see tests/xen/run.
 PKG_XEN_UNPACKED="xen-hypervisor-4.17-amd64 xen-utils-4.17 libxenmisc4.17 libxenstore4 libxencall1 libxenevtchn1
@@ -41,12 +41,17 @@ packages_supported() {
 	fi
 }
 
+# By one question for all: a question takes as long as a small test.
 package_missing() {
-	local p
-	for p; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] ||
-			printf '%s ' "$p"
-	done
+	dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
+		awk -v names="$*" '
+			$1 == "installed" { here[$2] }
+			END {
+				n = split(names, name, " ")
+				for (i = 1; i <= n; i++)
+					if (!(name[i] in here))
+						printf "%s ", name[i]
+			}'
 }
 
 # apt_update: once a run at most.

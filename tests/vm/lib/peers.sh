@@ -31,9 +31,9 @@ disk_create() {
 	head -c "$(numfmt --from=iec "$2")" /dev/urandom >"$1"
 }
 
-# wait_socket PID SOCKET: until PID listens there.
+# wait_socket PID SOCKET: until PID listens there; half a minute, as three guests may start beside it.
 wait_socket() {
-	local n=100
+	local n=600
 	until [ -S "$2" ]; do
 		if ! alive "$1" || [ $((n -= 1)) -eq 0 ]; then return 1; fi
 		sleep 0.05
