@@ -5,8 +5,7 @@
 #
 # Theory of operation: each device is a group of its own. Linux is lazy unless told otherwise, so that the
 # guest can have its groups either way. reach.ko (reach/) drives QEMU's edu device, which reads and
-# writes whatever address it is told. The first machine sleeps, and qboot could not wake it up: its firmware is
-# SeaBIOS, which is to keep away from the disks.
+# writes whatever address it is told.
 IMAGE_MODULES="$IMAGE_MODULES nvme e1000e"
 MODERN=disable-legacy=on,iommu_platform=on
 
@@ -15,7 +14,7 @@ disk() { # NAME ADDR
 	printf -- '-drive if=none,id=%s,format=raw,file=%s ' "$1" "$VM_DIR/$1"
 }
 
-# shellcheck disable=SC2034,SC2046,SC2317 # for vm_start; options
+# shellcheck disable=SC2034,SC2046 # for vm_start; options
 vm_test() {
 	local reach
 	reach=$(test_module reach "$KERNEL" "$ROOT"/tests/vm/reach/*) || {
@@ -28,7 +27,6 @@ vm_test() {
 	mkdir "$VM_DIR/tftp"
 	head -c 1M /dev/urandom >"$VM_DIR/tftp/file"
 	SUM=$(md5sum <"$VM_DIR/tftp/file")
-	vm_firmware() { echo "-boot strict=on"; }
 	vm_run -p intel -a "intel_iommu=on" -device intel-iommu,intremap=off \
 		$(disk vda) -device "virtio-blk-pci,drive=vda,addr=05.0,$MODERN" \
 		$(disk nvme) -device "nvme,drive=nvme,serial=1,addr=06.0" \
@@ -42,7 +40,6 @@ vm_test() {
 	[ "$(kernel_version "$KERNEL" | cut -d. -f1,2)" != 6.1 ] || return 0
 	IMAGE_MODULES="$IMAGE_MODULES virtio-iommu"
 	rm -f "$VM_DIR/initrd"
-	vm_firmware() { echo "-bios qboot.rom"; }
 	vm_run -p virtio -device virtio-iommu-pci \
 		$(disk vda) -device "virtio-blk-pci,drive=vda,addr=05.0,$MODERN" \
 		-device edu,dma_mask=0xffffffff,addr=09.0
