@@ -57,13 +57,13 @@ UNIT_BIN  := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 PROG_LIBS  = -lseccomp -lcap-ng -lncursesw -ltinfo -lm
 
 
-.PHONY: all bench-pool bench-relay bench-share check fuzz man module install clean format format-check bare
+.PHONY: all bench-iommu bench-pool bench-relay bench-share check fuzz man module install clean format format-check bare
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(if $(filter tests/% bench/share/%,$<),-I. -Itests/lib) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) $(if $(filter tests/% bench/share/% bench/iommu/%,$<),-I. -Itests/lib) -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(LIB_OBJ)
 	@rm -f $@
@@ -124,6 +124,11 @@ $(BUILD)/bench/relay-%: bench/relay/%.c Makefile
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(BLKIO),-I$(BLKIO)/usr/include) -I. -o $@ $(filter %.c,$^) \
 	      $(if $(filter %load,$@),$(if $(BLKIO),$(BLKIO)/usr/lib/x86_64-linux-gnu/libblkio.so \
 	      -Wl$(comma)-rpath$(comma)$(BLKIO)/usr/lib/x86_64-linux-gnu,-lblkio))
+
+bench-iommu: $(BUILD)/bench/iommu-disk
+$(BUILD)/bench/iommu-disk: $(call obj,bench/iommu/disk.c relay/vu_wire.c relay/log.c)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LDFLAGS)
 
 bench-share: $(BUILD)/bench/share
 $(BUILD)/bench/share: $(call obj,bench/share/main.c tests/lib/world.c) $(BUILD)/libsluice.a

@@ -10,20 +10,20 @@
 # shellcheck source=../tests/vm/guest/lib.sh
 . /test/lib.sh
 
-DISK=0000:00:05.0
-DEVICE=/sys/bus/pci/devices/$DISK
 # Buffers for fio that lie in one piece whatever else has been allocated, the same for all.
 echo 4 >/proc/sys/vm/nr_hugepages
 [ "$(cat /proc/sys/vm/nr_hugepages)" = 4 ] || host fail "no huge pages"
 modprobe -q virtio-iommu # if that is what there is
 load virtio_pci virtio_blk || host fail "no disk"
 wait_for 10 [ -b /dev/vda ] || host fail "no disk"
+DISK=$(bdf_of vda)
+DEVICE=/sys/bus/pci/devices/$DISK
 sluice pool=system size=32M "devices=$DISK" || host fail "sluice.ko could not be loaded"
 
 # protect CANDIDATE: bind the disk's driver so.
 protect() {
 	local type policy=off
-	echo $DISK >$DEVICE/driver/unbind
+	echo "$DISK" >"$DEVICE/driver/unbind"
 	case $1 in
 	unprotected) type=identity ;;
 	linux-strict) type=DMA ;;
@@ -33,10 +33,10 @@ protect() {
 		policy=${1#sluice-}
 		;;
 	esac
-	[ "$(cat $DEVICE/iommu_group/type)" = $type ] || echo $type >$DEVICE/iommu_group/type ||
+	[ "$(cat "$DEVICE/iommu_group/type")" = $type ] || echo $type >"$DEVICE/iommu_group/type" ||
 		host fail "$1: the kernel does not change the group to $type"
-	echo "$policy" >$DEVICE/sluice/policy
-	echo $DISK >/sys/bus/pci/drivers/virtio-pci/bind
+	echo "$policy" >"$DEVICE/sluice/policy"
+	echo "$DISK" >/sys/bus/pci/drivers/virtio-pci/bind
 	wait_for 10 [ -b /dev/vda ] || host fail "$1: the disk does not come back"
 	if [ "$policy" != off ]; then
 		grep -q "^policy $policy\$" "$STATS/$DISK/stats" || host fail "$1: it is not confined"

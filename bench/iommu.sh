@@ -7,9 +7,11 @@
 # other in the same boot (iommu.guest.sh), rounds times, in an order that changes. A second boot has QEMU
 # write down each request to the IOMMU (-trace), and counts those for 1000 requests to the disk of each
 # kind: that figure has no noise. For intel-iommu these are invalidations (a mapping is a write to
-# memory that QEMU does not see); for virtio-iommu MAP and UNMAP requests.
+# memory that QEMU does not see); for virtio-iommu MAP and UNMAP requests. With -i vhost the disk is in a
+# process of its own (iommu/disk.c) behind an intel-iommu with device-IOTLB, as QEMU's documentation has it for
+# vhost; then it is the messages that QEMU sends that process about addresses, each of which is waited for.
 #
-# usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MILLISECONDS_A_JOB] [-c | -a]
+# usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio|vhost] [-r ROUNDS] [-t MILLISECONDS_A_JOB] [-c | -a]
 #	-c counts only
 #	-a counts nothing, and adds rounds to those of the run before: for a machine that is free for
 #	   a few minutes at a time
@@ -36,9 +38,11 @@ while getopts dk:i:r:t:ca o; do
 	t) ms=$OPTARG ;;
 	c) timed= ;;
 	a) added=1 ;;
-	*) die "usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio] [-r ROUNDS] [-t MS] [-c | -a]" ;;
+	*) die "usage: bench/iommu.sh [-d] [-k SERIES] [-i intel|virtio|vhost] [-r ROUNDS] [-t MS] [-c | -a]" ;;
 	esac
 done
+behind=$iommu-iommu
+[ "$iommu" != vhost ] || behind="intel-iommu, in a process of its own"
 candidates=(unprotected linux-strict linux-lazy sluice-auto sluice-bounce sluice-share)
 
 # options: of the IOMMU, and what it writes down when it is counted.
@@ -52,18 +56,34 @@ options() {
 		echo "-device virtio-iommu-pci"
 		[ -z "$1" ] || echo "-trace virtio_iommu_map -trace virtio_iommu_unmap -D $VM_DIR/trace"
 		;;
-	*) die "there is no IOMMU '$iommu': intel, or virtio (6.12)" ;;
+	vhost)
+		echo "-device intel-iommu,intremap=off,device-iotlb=on $(all_memory_shared)"
+		[ -z "$1" ] || echo "-trace vhost_user_write -D $VM_DIR/trace"
+		;;
+	*) die "there is no IOMMU '$iommu': intel, virtio (6.12), or vhost" ;;
 	esac
 }
 
+# disk: QEMU's options for it.
+disk() {
+	local place=num-queues=1,disable-legacy=on,iommu_platform=on
+	if [ "$iommu" = vhost ]; then
+		backend_start "$VM_DIR/disk.socket" "$ROOT/build/bench/iommu-disk" "$VM_DIR/disk.socket" 67108864
+		DISK="-chardev socket,id=disk,path=$VM_DIR/disk.socket
+			-device pcie-root-port,id=root,chassis=1,addr=05.0
+			-device vhost-user-blk-pci,bus=root,chardev=disk,ats=on,$place"
+	else
+		DISK="-drive if=none,id=disk,format=raw,file=$VM_DIR/disk -device virtio-blk-pci,addr=05.0,drive=disk,$place"
+	fi
+}
+
 # boot PART
-# shellcheck disable=SC2046,SC2140 # options
+# shellcheck disable=SC2046,SC2086 # options
 boot() {
 	turn=0
+	disk
 	set -f # the trace's pattern is QEMU's
-	vm_start -p "$1" -a "intel_iommu=on" $(options "${1#time}") \
-		-drive "if=none,id=disk,format=raw,file=$DISK" \
-		-device virtio-blk-pci,drive=disk,num-queues=1,addr=05.0,disable-legacy=on,iommu_platform=on
+	vm_start -p "$1" -a "intel_iommu=on" $(options "${1#time}") $DISK
 	set +f
 	vm_serve >"$VM_DIR/tap" || die "$(grep -m 1 '^not ok' "$VM_DIR/tap")"
 }
@@ -83,7 +103,8 @@ host_next() {
 	turn=$((turn + 1))
 }
 host_sample() { echo "$(((turn - 1) / ${#candidates[@]} + first)),$1,$2,$3,$4" >>"$CSV"; }
-requests() { grep -c "vtd_inv_desc_iotlb\|virtio_iommu_map\|virtio_iommu_unmap" "$VM_DIR/trace"; }
+# VHOST_USER_IOTLB_MSG is 22.
+requests() { grep -c "vtd_inv_desc_iotlb\|virtio_iommu_map\|virtio_iommu_unmap\|vhost_user_write req:22 " "$VM_DIR/trace"; }
 host_mark() { marked=$(requests); }
 host_counted() { echo "$1,$2,$(($(requests) - marked))" >>"$COUNTS"; }
 
@@ -168,7 +189,7 @@ plot() {
 	gnuplot <<-END
 		set terminal svg size 860,420 font "sans,12" background "white"
 		set output "$2"
-		set title "a disk behind $iommu-iommu, Linux $series: throughput, no protection = 1"
+		set title "a disk behind $behind, Linux $series: throughput, no protection = 1"
 		set style data histograms
 		set style histogram clustered gap 1
 		set style fill solid 0.8 border -1
@@ -191,13 +212,13 @@ VM_TIMEOUT=$((60 + rounds * (10 + ms * 60 / 1000)))
 VM_DIR=$(mktemp -d /dev/shm/sluice-bench.XXXXXX) || exit 1
 VM_PID=
 trap cleanup EXIT
-DISK=$VM_DIR/disk
 mkdir -p "$ROOT/build/bench"
 CSV=$ROOT/build/bench/iommu-$iommu-$series.csv
 COUNTS=$ROOT/build/bench/iommu-$iommu-$series-counts.csv
-disk_create "$DISK" 64M
+disk_create "$VM_DIR/disk" 64M
+[ "$iommu" != vhost ] || make_in_turn -s bench-iommu || die "bench/iommu/disk.c does not build"
 
-echo "Debian $(kernel_version "$KERNEL"), $iommu-iommu, $(qemu-system-x86_64 --version | head -n 1)," \
+echo "Debian $(kernel_version "$KERNEL"), $behind, $(qemu-system-x86_64 --version | head -n 1)," \
 	"${ACCEL%% -cpu*}, $(nproc) CPUs"
 [ -n "$added" ] || {
 	VM_PART="count"

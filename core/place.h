@@ -25,9 +25,6 @@ int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum s
 		     uint32_t mask, uint64_t *addr);
 int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		       uint32_t flags);
-/* Sets *done to how many elements, from the first on, are mapped; all of them if it returns 0. */
-int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
-			enum sluice_dir dir, uint32_t *done);
 int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
 			  enum sluice_dir dir, uint32_t flags);
 int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,

@@ -12,6 +12,11 @@
  * everything cold, and would make what is seldom done look dearer than it is. The cheaper a mapping, the
  * more of that shows, and the more there are in a row. Looking costs 0.4 % at most, however bad the other
  * way is.
+ *
+ * What only the device sees. One that translates by itself (PCI ATS, a vhost back-end with an IOTLB) has to ask
+ * for each granule of a mapping in place, in its own time and after the map has returned; what stays mapped it
+ * asks for once. No clock here sees that. What is seen is the way to the device and back at the unmap, which it is
+ * told of and has to acknowledge: a question is taken to be as long as the unmap of one granule is when it is measured.
  */
 #include "place.h"
 
@@ -39,6 +44,12 @@ static uint64_t elapsed(const struct sluice_dma *dma, uint64_t start)
 	uint64_t time = now(dma) - start;
 
 	return time > dma->place->clock_cost ? time - dma->place->clock_cost : 0;
+}
+
+/* What the device itself takes to get at a mapping of this length in place. */
+static uint64_t asked(const struct sluice_dma *dma, uint64_t len)
+{
+	return dma->place->ask * ((len + 4095) / 4096);
 }
 
 static struct sluice_place_cpu *this_cpu(const struct sluice_dma *dma)
@@ -243,7 +254,8 @@ int sluice_place_unmap_sampled(struct sluice_dma *dma, uint64_t addr, uint64_t l
 		return ret;
 	sluice_count(&dma->place->stats.sampled, 1);
 	learn_from(costs, placed ? costs->share[split] : costs->bounce[dir], SLUICE_PHASE_UNMAP,
-		   len, time, explored ? weight_of(this_cpu(dma)) : 1);
+		   len, time + (placed ? asked(dma, len) : 0),
+		   explored ? weight_of(this_cpu(dma)) : 1);
 	return 0;
 }
 
@@ -265,7 +277,7 @@ static int measure(struct sluice_dma *dma, enum sluice_route route, uint64_t ori
 		   enum sluice_dir dir, uint32_t rounds, uint32_t table[2][SLUICE_COST_POINTS],
 		   uint32_t point)
 {
-	uint64_t times[2][ROUNDS_MAX], addr, start;
+	uint64_t times[2][ROUNDS_MAX], addr, start, unmap;
 	bool split;
 	int ret;
 
@@ -288,9 +300,13 @@ static int measure(struct sluice_dma *dma, enum sluice_route route, uint64_t ori
 		if (ret)
 			return ret;
 	}
-	for (uint32_t phase = 0; phase < 2; phase++)
-		sluice_costs_set(dma->policy.costs, table, (enum sluice_phase)phase, point,
-				 median(times[phase], rounds));
+	unmap = median(times[SLUICE_PHASE_UNMAP], rounds);
+	if (route == SLUICE_ROUTE_SHARE && len == 4096 && dma->place->config.asks)
+		dma->place->ask = unmap;
+	unmap += route == SLUICE_ROUTE_BOUNCE ? 0 : asked(dma, len);
+	sluice_costs_set(dma->policy.costs, table, SLUICE_PHASE_MAP, point,
+			 median(times[SLUICE_PHASE_MAP], rounds));
+	sluice_costs_set(dma->policy.costs, table, SLUICE_PHASE_UNMAP, point, unmap);
 	return 0;
 }
 
@@ -321,6 +337,7 @@ int sluice_place_measure(struct sluice_dma *dma, uint64_t orig, uint64_t len, ui
 	whole = dma->place->can & SLUICE_SHARE_WHOLE;
 	sluice_zero(costs, sizeof(*costs));
 	dma->place->clock_cost = clock_cost(dma);
+	dma->place->ask = 0;
 	for (uint32_t i = 0; i < 8 * SLUICE_COST_POINTS; i++)
 		costs->cut[i / 8][i / 4 % 2][i % 4] = UINT32_MAX;
 	/* Nothing is to be shared because it could not be bounced. */

@@ -16,6 +16,8 @@
 #include <linux/iommu.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
+#include <linux/scatterlist.h>
 #include <linux/sizes.h>
 #include <linux/version.h>
 #include <linux/virtio_config.h>
@@ -94,6 +96,16 @@ static inline bool sluice_compat_iommu(struct device *dev)
 #endif
 }
 
+/* Whether a device translates addresses by itself (PCI ATS); its domain's driver has switched that on. */
+static inline bool sluice_compat_ats(const struct pci_dev *pdev)
+{
+#ifdef CONFIG_PCI_ATS
+	return pdev->ats_enabled;
+#else
+	return false;
+#endif
+}
+
 /*
  * Take a device away from dma-iommu, and give it back: it is either the device's ops or, since 6.12,
  * a mark that is looked at before those. While nothing is mapped, under the device's lock.
@@ -133,6 +145,36 @@ static inline int sluice_compat_iommu_map(struct iommu_domain *domain, unsigned 
 #else
 	return gfpflags_allow_blocking(gfp) ? iommu_map(domain, iova, phys, size, prot)
 					    : iommu_map_atomic(domain, iova, phys, size, prot);
+#endif
+}
+
+/*
+ * iommu_map_sg() from any context: all of the list, or a negative errno and none of it. Before 6.3 a module has it
+ * for those only who may sleep; then it is as many calls as the list has elements, and as many waits, if the IOMMU
+ * has any.
+ */
+static inline ssize_t sluice_compat_iommu_map_sg(struct iommu_domain *domain, unsigned long iova,
+						 struct scatterlist *sgl, unsigned int nents,
+						 int prot)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	return iommu_map_sg(domain, iova, sgl, nents, prot, GFP_ATOMIC);
+#else
+	struct scatterlist *sg;
+	size_t mapped = 0;
+	unsigned int i;
+
+	for_each_sg (sgl, sg, nents, i) {
+		int err = iommu_map_atomic(domain, iova + mapped, sg_phys(sg), sg->length, prot);
+
+		if (err) {
+			if (mapped)
+				iommu_unmap(domain, iova, mapped);
+			return err;
+		}
+		mapped += sg->length;
+	}
+	return mapped;
 #endif
 }
 

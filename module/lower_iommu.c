@@ -47,6 +47,7 @@
 #define FILLER_ORDER (SLUICE_CHUNK_SHIFT - PAGE_SHIFT)
 #define MOST_BYTES   SZ_1G  /* what is asked for first, for transfers and all */
 #define LEAST_PLACES SZ_16M /* for transfers, beside the pool's chunks */
+#define JOINT_PIECES 24	    /* that are mapped in one go */
 
 struct lower_iommu {
 	struct sluice_lower lower;
@@ -110,32 +111,112 @@ static int iommu_close(struct sluice_share *share, void *cpu, uint64_t size, uin
 	return 0;
 }
 
-/* Map the pieces of a span one behind the other, from interrupts too; or none. */
-static int share_span(struct sluice_share *share, struct sluice_span *span)
+/* Map one piece, from interrupts too. */
+static int share_piece(struct lower_iommu *li, struct sluice_span *span)
 {
-	struct lower_iommu *li = of_share(share);
-	u64 granule, at;
-	int err;
+	u64 granule;
+	int err = sluice_iova_alloc(&li->iova, span->bytes >> SLUICE_GRANULE_SHIFT, &granule);
 
-	err = sluice_iova_alloc(&li->iova, span->bytes >> SLUICE_GRANULE_SHIFT, &granule);
 	if (err)
 		return err;
-	span->dev = at = granule << SLUICE_GRANULE_SHIFT;
-	for (u32 i = 0; i < span->n && !err; i++) {
-		err = sluice_compat_iommu_map(li->domain, at, span->pieces[i].orig,
-					      span->pieces[i].bytes, prot_of(span->access),
-					      GFP_ATOMIC);
-		sluice_count(&li->share.stats.operations, 1);
-		if (!err)
-			at += span->pieces[i].bytes;
-	}
+	span->dev = granule << SLUICE_GRANULE_SHIFT;
+	err = sluice_compat_iommu_map(li->domain, span->dev, span->pieces->orig, span->bytes,
+				      prot_of(span->access), GFP_ATOMIC);
+	sluice_count(&li->share.stats.operations, 1);
 	if (!err)
 		return 0;
-	/* Which leaves nothing reachable: the device was never told of it, but it may guess. */
-	if (at > span->dev && !unmap_now(li, span->dev, at - span->dev))
-		return -EBUSY;
 	(void)sluice_iova_free(&li->iova, granule, span->bytes >> SLUICE_GRANULE_SHIFT);
 	return err == -ENOMEM ? -ENOSPC : -EIO;
+}
+
+/* What some spans need together. */
+struct joint {
+	u32 spans, pieces;
+	u64 granules; /* of addresses */
+};
+
+/*
+ * How many spans, from the first on, can lie one behind the other in a range of addresses that each gives its own
+ * part of back: where it begins a span has to be aligned to its length, rounded up to a power of two, and
+ * where that leaves a hole it is the last one. At least one. Nor may two that meet be neighbours in memory:
+ * iommu_map_sg() would make one mapping of them, of which a part cannot be unmapped (a virtio-iommu refuses, a large
+ * page goes as a whole).
+ */
+static void join(const struct sluice_span *spans, u32 n, struct joint *joint)
+{
+	u64 end = U64_MAX; /* of the one before, in memory */
+
+	*joint = (struct joint){};
+	while (joint->spans < n) {
+		const struct sluice_span *span = &spans[joint->spans];
+		const struct sluice_piece *last = &span->pieces[span->n - 1];
+		u64 granules = span->bytes >> SLUICE_GRANULE_SHIFT;
+		u64 whole = roundup_pow_of_two(granules);
+
+		if (joint->granules & (whole - 1) || joint->pieces + span->n > JOINT_PIECES ||
+		    span->access != spans->access || span->pieces->orig == end)
+			return;
+		end = last->orig + last->bytes;
+		joint->spans++;
+		joint->pieces += span->n;
+		joint->granules += whole;
+		if (whole != granules)
+			return;
+	}
+}
+
+/* Addresses for them, and not more than they give back. */
+static int take_addresses(struct lower_iommu *li, const struct joint *joint, u64 *granule)
+{
+	u64 end = roundup_pow_of_two(joint->granules);
+	int err = sluice_iova_alloc(&li->iova, joint->granules, granule);
+
+	for (u64 at = joint->granules; !err && at < end; at += at & -at)
+		(void)sluice_iova_free(&li->iova, *granule + at, at & -at);
+	return err;
+}
+
+static void give_addresses(struct lower_iommu *li, const struct sluice_span *spans, u32 n)
+{
+	for (u32 i = 0; i < n; i++)
+		(void)sluice_iova_free(&li->iova, spans[i].dev >> SLUICE_GRANULE_SHIFT,
+				       spans[i].bytes >> SLUICE_GRANULE_SHIFT);
+}
+
+/*
+ * Map the pieces of some spans one behind the other in one go, which is all that is waited for; or none. A domain
+ * has a call for that which takes a scatter list.
+ */
+static int share_joint(struct lower_iommu *li, struct sluice_span *spans, const struct joint *joint)
+{
+	struct scatterlist sgl[JOINT_PIECES], *sg = sgl;
+	u64 granule, at;
+	ssize_t mapped;
+	int err = take_addresses(li, joint, &granule);
+
+	if (err)
+		return err;
+	at = granule << SLUICE_GRANULE_SHIFT;
+	sg_init_table(sgl, joint->pieces);
+	for (u32 i = 0; i < joint->spans; i++) {
+		spans[i].dev = at;
+		at += spans[i].bytes;
+		for (u32 k = 0; k < spans[i].n; k++, sg = sg_next(sg))
+			sg_set_page(sg, pfn_to_page(PHYS_PFN(spans[i].pieces[k].orig)),
+				    spans[i].pieces[k].bytes, 0);
+	}
+	mapped = sluice_compat_iommu_map_sg(li->domain, spans->dev, sgl, joint->pieces,
+					    prot_of(spans->access));
+	sluice_count(&li->share.stats.operations, 1);
+	if (mapped == at - spans->dev)
+		return 0;
+	/* It has taken back what it had mapped, as iommu_map() does; if not, the pages are kept. */
+	for (u64 a = spans->dev; a < at; a += SLUICE_GRANULE_BYTES) {
+		if (iommu_iova_to_phys(li->domain, a))
+			return -EBUSY;
+	}
+	give_addresses(li, spans, joint->spans);
+	return mapped == -ENOMEM ? -ENOSPC : -EIO;
 }
 
 /*
@@ -174,15 +255,30 @@ static int iommu_unshare(struct sluice_share *share, struct sluice_span *spans, 
 	sluice_count(&share->stats.operations, n);
 	for (u32 i = 0; i < n; i++) {
 		if (!spans[i].result)
-			(void)sluice_iova_free(&li->iova, spans[i].dev >> SLUICE_GRANULE_SHIFT,
-					       spans[i].bytes >> SLUICE_GRANULE_SHIFT);
+			give_addresses(li, &spans[i], 1);
 	}
 	return ret;
 }
 
 static int iommu_share(struct sluice_share *share, struct sluice_span *spans, uint32_t n)
 {
-	return sluice_lower_share_each(share, spans, n, share_span);
+	struct lower_iommu *li = of_share(share);
+	struct joint joint;
+	u32 done = 0;
+	int err = 0;
+
+	while (done < n && !err) {
+		join(&spans[done], n - done, &joint);
+		err = joint.pieces == 1 ? share_piece(li, &spans[done])
+					: share_joint(li, &spans[done], &joint);
+		for (u32 i = 0; i < joint.spans; i++)
+			spans[done + i].result = err;
+		if (!err)
+			done += joint.spans;
+	}
+	if (err && done && iommu_unshare(share, spans, done))
+		err = -EBUSY;
+	return err;
 }
 
 static const struct sluice_share_ops iommu_share_ops = {

@@ -10,8 +10,7 @@
  *
  * A call that the core refuses (an unmap of what is not mapped, a sync outside the mapping) leaves
  * everything as it is, is counted, and is reported with its addresses at a limited rate; so is a
- * full pool, with what to do about it. Errors of map_sg are those that dma_map_sgtable() documents:
- * -ENOMEM to try again later, -EINVAL for never.
+ * full pool, with what to do about it. Scatter lists are in list.c.
  *
  * Not copied is what is not memory: a peer device's registers (map_resource, P2PDMA) would be read
  * and written by memcpy, so mapping them is refused.
@@ -29,11 +28,9 @@
 #include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/ratelimit.h>
-#include <linux/scatterlist.h>
-
-#include <sluice/place.h>
 
 #include "compat.h"
+#include "ops.h"
 #include "sluice.h"
 #include "trace.h"
 
@@ -56,8 +53,7 @@ static bool reaches(const struct sluice_device *sd, u64 mask)
 	return pool_end(sd) <= min_not_zero(mask, sd->pdev->dev.bus_dma_limit);
 }
 
-/* Say why something could not be mapped. @phys is 0 for coherent memory. */
-static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, int dir, bool quiet)
+void sluice_complain(struct sluice_device *sd, int err, u64 phys, size_t size, int dir, bool quiet)
 {
 	struct device *dev = &sd->pdev->dev;
 	struct sluice_pool_stats stats;
@@ -121,8 +117,7 @@ static void complain(struct sluice_device *sd, int err, u64 phys, size_t size, i
 	}
 }
 
-/* A call that made no sense: a bug of the driver, or ours. */
-static void misused(struct device *dev, const char *what, dma_addr_t addr, size_t size, int dir)
+void sluice_misused(struct device *dev, const char *what, dma_addr_t addr, size_t size, int dir)
 {
 	if (__ratelimit(&misuse_limit))
 		dev_err(dev,
@@ -146,25 +141,29 @@ static void follow_limits(struct sluice_device *sd)
 		WRITE_ONCE(sd->dma.seg_boundary_mask, boundary);
 }
 
-enum way { ALONE, IN_LIST };
-
-/* Map one piece of memory. Returns what sluice_dma_map() does, or another of complain()'s. */
-static int try_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
-		   enum dma_data_direction dir, unsigned long attrs, enum way way, u32 claimed,
-		   dma_addr_t *addr)
+int sluice_map_begin(struct sluice_device *sd, unsigned long attrs)
 {
-	struct device *dev = &sd->pdev->dev;
-	u64 dma;
-	int err;
-
 	if (unlikely(attrs & DMA_ATTR_MMIO))
 		return -EREMOTEIO;
-	if (unlikely(!reaches(sd, dma_get_mask(dev))))
+	if (unlikely(!reaches(sd, dma_get_mask(&sd->pdev->dev))))
 		return -ERANGE;
 	if (unlikely(!sluice_device_hold(sd)))
 		return -ENODEV;
 	follow_limits(sd);
-	if (way == ALONE)
+	return 0;
+}
+
+int sluice_map_try(struct sluice_device *sd, phys_addr_t phys, size_t size,
+		   enum dma_data_direction dir, unsigned long attrs, enum sluice_map_way way,
+		   u32 claimed, dma_addr_t *addr)
+{
+	struct device *dev = &sd->pdev->dev;
+	int err = sluice_map_begin(sd, attrs);
+	u64 dma;
+
+	if (unlikely(err))
+		return err;
+	if (way == SLUICE_MAP_ALONE)
 		err = sluice_dma_map(&sd->dma, phys, size, (enum sluice_dir)dir, &dma);
 	else
 		err = sluice_dma_list_map(&sd->dma, phys, size, (enum sluice_dir)dir, claimed,
@@ -182,10 +181,10 @@ static int try_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
 static int map_one(struct sluice_device *sd, phys_addr_t phys, size_t size,
 		   enum dma_data_direction dir, unsigned long attrs, dma_addr_t *addr)
 {
-	int err = try_one(sd, phys, size, dir, attrs, ALONE, 0, addr);
+	int err = sluice_map_try(sd, phys, size, dir, attrs, SLUICE_MAP_ALONE, 0, addr);
 
 	if (unlikely(err))
-		complain(sd, err, phys, size, dir, attrs & DMA_ATTR_NO_WARN);
+		sluice_complain(sd, err, phys, size, dir, attrs & DMA_ATTR_NO_WARN);
 	return err;
 }
 
@@ -211,7 +210,7 @@ static u64 look_at_mapping(struct sluice_device *sd, dma_addr_t addr, size_t siz
 	return phys;
 }
 
-static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
+void sluice_unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
 		      enum dma_data_direction dir, unsigned long attrs)
 {
 	struct device *dev = &sd->pdev->dev;
@@ -225,7 +224,7 @@ static void unmap_one(struct sluice_device *sd, dma_addr_t addr, size_t size,
 	ret = sluice_dma_unmap(&sd->dma, addr, size, (enum sluice_dir)dir, flags);
 	/* -EBUSY: it is unmapped, but its pages are kept (stack.c). */
 	if (ret < 0 && ret != -EBUSY) {
-		misused(dev, "unmap", addr, size, dir);
+		sluice_misused(dev, "unmap", addr, size, dir);
 		return;
 	}
 	if (ret > 0 && __ratelimit(&misuse_limit))
@@ -259,147 +258,11 @@ static void sluice_unmap(struct device *dev, dma_addr_t addr, size_t size,
 	rcu_read_lock();
 	sd = sluice_device_find(dev);
 	if (sd)
-		unmap_one(sd, addr, size, dir, attrs);
+		sluice_unmap_one(sd, addr, size, dir, attrs);
 	rcu_read_unlock();
 }
 
-/*
- * End some mappings of a device with a place in one go: what is waited for below is waited for once.
- * If one of them was none, how many were is not known; then all are counted on, so that the module stays.
- */
-static void unmap_some(struct sluice_device *sd, const struct sluice_sg *sg, u32 n,
-		       enum dma_data_direction dir, unsigned long attrs)
-{
-	u32 flags = attrs & DMA_ATTR_SKIP_CPU_SYNC ? SLUICE_SKIP_SYNC : 0;
-	int ret = sluice_dma_unmap_sg(&sd->dma, sg, n, (enum sluice_dir)dir, flags);
-
-	if (ret < 0 && ret != -EBUSY) {
-		misused(&sd->pdev->dev, "unmap a list of", sg->dma, sg->len, dir);
-		return;
-	}
-	while (n--)
-		sluice_device_release(sd);
-}
-
-static void unmap_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
-		       enum dma_data_direction dir, unsigned long attrs)
-{
-	struct sluice_sg some[SLUICE_PLACE_LIST];
-	struct scatterlist *sg;
-	u32 n = 0;
-	int i;
-
-	for_each_sg (sgl, sg, nents, i) {
-		if (!sd->dma.place || trace_unmap_enabled()) {
-			unmap_one(sd, sg_dma_address(sg), sg_dma_len(sg), dir, attrs);
-			continue;
-		}
-		some[n].dma = sg_dma_address(sg);
-		some[n].len = sg_dma_len(sg);
-		if (++n == ARRAY_SIZE(some) || i == nents - 1) {
-			unmap_some(sd, some, n, dir, attrs);
-			n = 0;
-		}
-	}
-}
-
-/* What dma_map_sgtable() may return for a reason of map_one()'s. */
-static int sg_error(int err)
-{
-	switch (err) {
-	case -ENOSPC:
-		return -ENOMEM;
-	case -EREMOTEIO:
-		return -EREMOTEIO;
-	case -ENODEV:
-	case -EBUSY:
-		return -EIO;
-	default:
-		return -EINVAL;
-	}
-}
-
-/* All elements or none; failed is the one that could not be mapped. */
-static int try_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
-		    enum dma_data_direction dir, unsigned long attrs, u32 claimed,
-		    struct scatterlist **failed)
-{
-	struct scatterlist *sg;
-	int i, err;
-
-	for_each_sg (sgl, sg, nents, i) {
-		unsigned long mmio = is_pci_p2pdma_page(sg_page(sg)) ? DMA_ATTR_MMIO : 0;
-
-		err = try_one(sd, sg_phys(sg), sg->length, dir, attrs | mmio, IN_LIST, claimed,
-			      &sg->dma_address);
-		if (err) {
-			/* The device has not seen the others: there is nothing to copy back. */
-			unmap_list(sd, sgl, i, dir, attrs | DMA_ATTR_SKIP_CPU_SYNC);
-			*failed = sg;
-			return err;
-		}
-		sg_dma_len(sg) = sg->length;
-	}
-	return 0;
-}
-
-/*
- * Every element gets a slot of its own, so the list keeps its length, unmap goes by the original
- * number of elements as it should, and no element becomes longer than the driver made it. A list
- * that finds no room is mapped into the device's reserve as a whole.
- */
-static int map_list(struct sluice_device *sd, struct scatterlist *sgl, int nents,
-		    enum dma_data_direction dir, unsigned long attrs)
-{
-	struct scatterlist *sg, *failed;
-	u64 bytes = 0;
-	u32 claimed;
-	int i, err;
-
-	for_each_sg (sgl, sg, nents, i)
-		bytes += sg->length;
-	err = try_list(sd, sgl, nents, dir, attrs, 0, &failed);
-	if (err == -ENOSPC) {
-		claimed = sluice_dma_reserve_begin(&sd->dma, bytes);
-		if (claimed) {
-			err = try_list(sd, sgl, nents, dir, attrs, claimed, &failed);
-			sluice_dma_reserve_end(&sd->dma, claimed);
-		}
-	}
-	sluice_dma_list_done(&sd->dma, bytes, err);
-	if (!err)
-		return nents;
-	complain(sd, err, sg_phys(failed), failed->length, dir, attrs & DMA_ATTR_NO_WARN);
-	return sg_error(err);
-}
-
-static int sluice_map_sg(struct device *dev, struct scatterlist *sgl, int nents,
-			 enum dma_data_direction dir, unsigned long attrs)
-{
-	struct sluice_device *sd;
-	int ret = -EIO;
-
-	rcu_read_lock();
-	sd = sluice_device_find(dev);
-	if (sd)
-		ret = map_list(sd, sgl, nents, dir, attrs);
-	rcu_read_unlock();
-	return ret;
-}
-
-static void sluice_unmap_sg(struct device *dev, struct scatterlist *sgl, int nents,
-			    enum dma_data_direction dir, unsigned long attrs)
-{
-	struct sluice_device *sd;
-
-	rcu_read_lock();
-	sd = sluice_device_find(dev);
-	if (sd)
-		unmap_list(sd, sgl, nents, dir, attrs);
-	rcu_read_unlock();
-}
-
-static void sync_one(struct device *dev, dma_addr_t addr, size_t size, enum dma_data_direction dir,
+void sluice_sync_one(struct device *dev, dma_addr_t addr, size_t size, enum dma_data_direction dir,
 		     bool to_device)
 {
 	struct sluice_device *sd;
@@ -412,40 +275,20 @@ static void sync_one(struct device *dev, dma_addr_t addr, size_t size, enum dma_
 			&sd->dma, addr, size, (enum sluice_dir)dir);
 	rcu_read_unlock();
 	if (err)
-		misused(dev, to_device ? "sync for the device" : "sync for the CPU", addr, size,
-			dir);
+		sluice_misused(dev, to_device ? "sync for the device" : "sync for the CPU", addr,
+			       size, dir);
 }
 
 static void sluice_sync_single_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
 				       enum dma_data_direction dir)
 {
-	sync_one(dev, addr, size, dir, false);
+	sluice_sync_one(dev, addr, size, dir, false);
 }
 
 static void sluice_sync_single_for_device(struct device *dev, dma_addr_t addr, size_t size,
 					  enum dma_data_direction dir)
 {
-	sync_one(dev, addr, size, dir, true);
-}
-
-static void sluice_sync_sg_for_cpu(struct device *dev, struct scatterlist *sgl, int nents,
-				   enum dma_data_direction dir)
-{
-	struct scatterlist *sg;
-	int i;
-
-	for_each_sg (sgl, sg, nents, i)
-		sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, false);
-}
-
-static void sluice_sync_sg_for_device(struct device *dev, struct scatterlist *sgl, int nents,
-				      enum dma_data_direction dir)
-{
-	struct scatterlist *sg;
-	int i;
-
-	for_each_sg (sgl, sg, nents, i)
-		sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, true);
+	sluice_sync_one(dev, addr, size, dir, true);
 }
 
 static int alloc_coherent(struct sluice_device *sd, size_t size, dma_addr_t *addr, void **cpu)
@@ -492,7 +335,7 @@ static void *sluice_alloc(struct device *dev, size_t size, dma_addr_t *addr, gfp
 		err = alloc_coherent(sd, size, addr, &cpu);
 	if (!err)
 		return cpu;
-	complain(sd, err, 0, size, DMA_BIDIRECTIONAL, quiet);
+	sluice_complain(sd, err, 0, size, DMA_BIDIRECTIONAL, quiet);
 	return NULL;
 }
 
@@ -504,7 +347,7 @@ static void sluice_free(struct device *dev, size_t size, void *cpu, dma_addr_t a
 	rcu_read_lock();
 	sd = sluice_device_find(dev);
 	if (sd && sluice_dma_free(&sd->dma, addr, size)) {
-		misused(dev, "free", addr, size, DMA_BIDIRECTIONAL);
+		sluice_misused(dev, "free", addr, size, DMA_BIDIRECTIONAL);
 	} else if (sd) {
 		trace_free(sluice_bdf_word(dev), addr, size);
 		sluice_device_release(sd);

@@ -14,7 +14,7 @@
  *	stack.c	   a device's own pool and its policy, on top of a lower
  *	device.c   which devices are confined, from when to when
  *	sysfs.c	   which policy each is to have
- *	ops.c	   struct dma_map_ops, between the DMA API and the core
+ *	ops.c	   struct dma_map_ops, between the DMA API and the core; list.c has its scatter lists
  *	observe.c  mode=observe: see what is mapped, confine nothing
  *	debugfs.c  what can be read about it
  *	trace.h	   tracepoints

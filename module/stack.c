@@ -119,6 +119,7 @@ static int make_place(struct sluice_device *sd)
 		.n_records = RECORDS,
 		.n_cpus = nr_cpu_ids,
 		.clock = cycles,
+		.asks = sluice_compat_ats(sd->pdev),
 		.lingers = lingers,
 		.ended = ended,
 		.context = sd,
@@ -312,6 +313,7 @@ void sluice_stack_show(struct sluice_stack *stack, struct sluice_dma *dma, struc
 	if (dma->place && dma->policy.kind == SLUICE_POLICY_AUTO) {
 		show_break_even(m, "break_even", dma, false);
 		show_break_even(m, "break_even_split", dma, true);
+		seq_printf(m, "ats %d\n", dma->place->config.asks);
 	}
 	seq_printf(m, "lower_operations %llu\n", READ_ONCE(share->operations));
 	seq_printf(m, "invalidations %llu\n", READ_ONCE(share->trips));

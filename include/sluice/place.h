@@ -83,6 +83,9 @@ struct sluice_place_config {
 	/* The time, in a unit of at most 10 ns; NULL if there is none: auto then goes by what is
 	 * set. */
 	uint64_t (*clock)(void *context);
+	/* The device translates by itself, and asks for each granule when it comes to it: that is not
+	 * seen from here, but auto reckons with it. */
+	bool asks;
 	/* NULL, or called when a mapping begins to linger, before ended() can be: the caller of unmap,
 	 * or of a map that says -EBUSY, has not been told yet. In their context. */
 	void (*lingers)(void *context, uint64_t orig, uint64_t len);
@@ -102,6 +105,7 @@ struct sluice_place {
 	bool follows; /* there is a clock, and a choice: auto can measure as it runs */
 	uint64_t watched;    /* what unmap is to be timed: an address, 0 none, UINT64_MAX any */
 	uint64_t clock_cost; /* of looking at the clock: taken off what is timed */
+	uint64_t ask;	     /* what a device that asks is reckoned to take for a granule; or 0 */
 	struct sluice_place_config config;
 	struct sluice_lock lock; /* of what follows */
 	uint32_t left;		 /* mappings in place until one is due */
@@ -148,6 +152,23 @@ SLUICE_API int sluice_place_init(struct sluice_place *place, struct sluice_dma *
  */
 SLUICE_API int sluice_place_measure(struct sluice_dma *dma, uint64_t orig, uint64_t len,
 				    uint32_t rounds);
+
+/**
+ * sluice_place_map_sg - hand over some elements of a list of a device with a place, as far as it goes
+ * @dma:  the device, after sluice_place_init()
+ * @sg:	  @n elements, owned by the caller; the dma fields of those that are mapped are set
+ * @n:	  how many
+ * @dir:  who writes
+ * @done: set to how many, from the first on, are mapped
+ *
+ * Each takes its own way; those in a row that are mapped in place are so by one call of the mechanism, as far as
+ * a few go at a time. For callers with lists of their own kind, as sluice_dma_list_map() is with @claimed 0.
+ *
+ * Return: 0 with all mapped; otherwise what sluice_dma_list_map() said of the first one that is not.
+ * Context: as sluice_dma_map().
+ */
+SLUICE_API int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
+				   enum sluice_dir dir, uint32_t *done);
 
 /**
  * sluice_place_retry - try to take back what lingers, each once

@@ -227,6 +227,50 @@ static void a_row_can_be_left_alone(void **state)
 	world_close(&world);
 }
 
+/* A clock that costs nothing to look at: BOUNCE for each map and unmap that was bounced. */
+static uint64_t clock_of_bounces(void *context)
+{
+	static uint64_t seen;
+	struct sluice_dma_stats stats;
+
+	(void)context;
+	sluice_dma_get_stats(&world.dma, &stats);
+	time_now += BOUNCE * (stats.maps + stats.unmaps - seen);
+	seen = stats.maps + stats.unmaps;
+	return time_now;
+}
+
+/*
+ * A device that asks for each granule does so when nobody times it: auto reckons that a question takes as long as the
+ * unmap of one granule, at the start and as it follows.
+ */
+static void what_a_device_asks_for_counts(void **state)
+{
+	(void)state;
+	for (uint32_t asks = 0; asks < 2; asks++) {
+		uint32_t shorter, longer;
+
+		open_world(2 * BOUNCE, 800, 0);
+		price = 400;
+		world.place.config.asks = asks;
+		world.place.config.clock = clock_of_bounces;
+		assert_int_equal(
+			sluice_place_measure(&world.dma, (uintptr_t)world.buffers, 1u << 20, 3), 0);
+		for (uint32_t i = 0; i < 2; i++) {
+			shorter = transfers(4096, 4096);
+			longer = transfers(65536, 1u << 16);
+			print_message("# asks %u: in place %u of 4096 short, %u of %u long\n", asks,
+				      shorter, longer, 1u << 16);
+			assert_in_range(shorter, 4096 - 4096 / 64, 4096);
+			if (asks)
+				assert_in_range(longer, 0, (1u << 16) / 64);
+			else
+				assert_in_range(longer, (1u << 16) - (1u << 16) / 64, 1u << 16);
+		}
+		world_close(&world);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +281,7 @@ int main(void)
 		cmocka_unit_test(looking_is_paid_for),
 		cmocka_unit_test(timing_is_bounded),
 		cmocka_unit_test(a_row_can_be_left_alone),
+		cmocka_unit_test(what_a_device_asks_for_counts),
 	};
 	cpu_set_t here;
 

@@ -39,6 +39,7 @@ reach() {
 	SPLIT=$(grep '^split ' "$STATS/$EDU/stats" 2>/dev/null)
 	SHARED=$(stat_of $EDU shared 2>/dev/null)
 	WAITS=$(stat_of $EDU invalidations 2>/dev/null)
+	CALLS=$(stat_of $EDU lower_operations 2>/dev/null)
 	dmesg | tail -n "+$((before + 1))" | sed -n 's/.*it got: //p' >"/tmp/reach.$1"
 	echo $EDU >/sys/bus/pci/drivers/reach/unbind
 	note "reach under $1: $(tr '\n' ' ' <"/tmp/reach.$1")"
@@ -76,6 +77,9 @@ behind_intel() {
 		# A few single ones (one is split), and a list of 24, both tried again now and then.
 		[ $policy != share ] || check "the list was waited for once" sh -c \
 			"[ $SHARED -ge 24 ] && [ $(((SHARED + 1 - WAITS) % 23)) = 0 ] || { echo $SHARED, $WAITS; false; }"
+		# One unmap for each, and one map for some of the list and for the three pieces of what was split.
+		[ $policy != share ] || check "and its pages were mapped some at a time" sh -c \
+			"[ $CALLS -lt $((2 * SHARED)) ] || { echo $SHARED, $CALLS; false; }"
 	done
 
 	check "the drivers come" load virtio_pci virtio_blk nvme e1000e
@@ -209,7 +213,12 @@ behind_intel() {
 
 behind_virtio() {
 	load virtio-iommu
-	check "loads" sluice pool=system size=8M "devices=$BLK"
+	check "loads" sluice pool=system size=8M "devices=$BLK,$EDU"
+	echo share >/sys/bus/pci/devices/$EDU/sluice/policy
+	reach sluice-share
+	check "share: G1, G2, G3: nothing but what is the device's, all of that" all_zero sluice-share
+	check "its lists were mapped and all was taken back" \
+		sh -c "[ $SHARED -ge 48 ] && ! dmesg | grep 'does not let go'"
 	load virtio_pci virtio_blk
 	wait_for 10 [ -b /dev/vda ]
 	check "confined, over the virtio-iommu" says $BLK "lower iommu"

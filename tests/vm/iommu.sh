@@ -41,7 +41,8 @@ vm_test() {
 	IMAGE_MODULES="$IMAGE_MODULES virtio-iommu"
 	rm -f "$VM_DIR/initrd"
 	vm_run -p virtio -device virtio-iommu-pci \
-		$(disk vda) -device "virtio-blk-pci,drive=vda,addr=05.0,$MODERN"
+		$(disk vda) -device "virtio-blk-pci,drive=vda,addr=05.0,$MODERN" \
+		-device edu,dma_mask=0xffffffff,addr=09.0
 }
 
 # host_unplug: take the disk behind the root port out of the machine, without asking the guest to be quiet.
