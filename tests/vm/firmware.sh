@@ -11,7 +11,6 @@
 # from the disk in the first place, but then there is nothing to test.)
 
 vm_firmware() { :; } # QEMU's default, SeaBIOS
-vm_kernel() { kernel_image "$KERNEL"; } # with boot code of its own
 
 vm_test() {
 	disk_create "$VM_DIR/disk" 16M

@@ -81,8 +81,7 @@ kernel_image() { printf '%s/boot/vmlinuz-%s\n' "$1" "$(kernel_version "$1")"; }
 kernel_headers() { printf '%s/usr/src/linux-headers-%s\n' "$1" "$(kernel_version "$1")"; }
 
 # kernel_vmlinux DIR: the ELF image in a kernel's bzImage; print where it is. Unpacked here, once, it need not be in
-# each guest under emulation, where that takes longer than anything else in a boot; Xen and QEMU start it where
-# a kernel in Xen's PVH format begins. What cannot be unpacked here stays as it is. Offset and length of what is
+# a guest under emulation, where that takes longer than anything else in a boot. What cannot be unpacked here stays as it is. Offset and length of what is
 # packed: Linux's Documentation/arch/x86/boot.rst.
 kernel_vmlinux() {
 	local image setup from bytes unpack vmlinux work

@@ -22,10 +22,8 @@ VM_MEMORY=512
 VM_MACHINE=pc # q35 for an IOMMU
 VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-300}
-VM_APPEND= # to the kernel's command line, in each boot
 VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
-vm_kernel() { kernel_image "$KERNEL"; } # as a boot loader would
 
 # vm_start [-p PART] [-a KERNEL_OPTIONS] QEMU_OPTION...
 vm_start() {
@@ -44,15 +42,14 @@ vm_start() {
 	# shellcheck disable=SC2086 # VM_FILES is a list
 	[ -e "$dir/initrd" ] || image_build "$KERNEL" "$dir/initrd" "$GUEST" guest.sh \
 		${MODULE:+"$MODULE" sluice.ko} ${VM_FILES:-}
-	# no_timer_check: on a busy host the timer's interrupts may come too late for a kernel that counts them.
 	# shellcheck disable=SC2046,SC2086 # lists of options
 	"${VM_QEMU[@]}" -M "$VM_MACHINE" $(vm_firmware) $ACCEL -m "$VM_MEMORY" -smp "$VM_CPUS" -nodefaults \
 		-no-user-config -display none -no-reboot \
 		-chardev "file,id=console,path=$VM_CONSOLE" -serial chardev:console \
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
-		-kernel "$(vm_kernel)" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 no_timer_check part=$part $VM_APPEND $append" \
+		-kernel "$(kernel_image "$KERNEL")" -initrd "$dir/initrd" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
