@@ -84,7 +84,7 @@ byte tag[2] = HELD;
 byte tag[2] = FREE;
 #endif
 byte length[2] = 0;       /* 1 fits a slab's slot and a run, 2 a run */
-byte noted = NOTHING;     /* what the place was last taken from the pool as */
+byte kinds[2] = NOTHING;  /* what the slot was last taken from the pool as */
 bool pool_lock = false;
 bool cache_lock[2] = false;
 byte slots[2] = 0;     /* a cache's stack of slab slots, as a set: a bit for each */
@@ -246,27 +246,30 @@ inline reclaim()
 	pool_leave()
 }
 
-/* internal.h: note_kind(): one for the place, as there is one for a granule. */
-inline note_kind(k)
-{
-#ifndef KIND_LATE
-	noted = k
-#else
-	skip
-#endif
-}
-
 /* slab.c: cut(): the records of its slots are FREE already. */
 inline cut()
 {
-	note_kind(SLAB);
 	head = SLAB;
 	free_slots = ALL
 }
 
+/* internal.h: note_kind(), of slot s and of the other one. */
+inline note_kind(k)
+{
+#ifndef KIND_LATE
+	kinds[s] = k
+#else
+	skip
+#endif
+}
+inline note_kind_of_other()
+{
+	kinds[1 - s] = SLAB
+}
+
 /*
- * cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. A run's kind is
- * noted after the pool's lock has been given back, but nobody else can have the run: no matter when.
+ * cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. The kinds are noted after the
+ * pool's lock has been given back, but nobody else can have the slots: no matter when.
  */
 inline from_pool(k)
 {
@@ -280,10 +283,12 @@ inline from_pool(k)
 	:: k == SLAB && head == SLAB && free_slots ->
 		s = (free_slots & 1 -> 0 : 1);
 		free_slots = free_slots & ~bit_of(s);
+		note_kind(SLAB);
 		if
 		:: free_slots && !slots[cpu] -> /* BATCH: one more for the cache */
 			slots[cpu] = free_slots;
-			free_slots = 0
+			free_slots = 0;
+			note_kind_of_other()
 		:: true /* low, or the cache holds enough */
 		fi
 	:: else
@@ -332,7 +337,7 @@ inline take(k)
 		}
 #ifdef KIND_LATE
 		;
-		noted = k
+		kinds[s] = k
 #endif
 	:: else
 	fi;
@@ -421,7 +426,7 @@ inline claim()
 {
 	ok = false;
 #ifdef KIND_FIRST
-	kind = noted;
+	kind = kinds[s];
 #endif
 	if
 	:: true ->
@@ -456,7 +461,7 @@ inline claim()
 			;
 #ifndef KIND_FIRST
 			if
-			:: ok -> kind = noted /* internal.h: claimed_slot() */
+			:: ok -> kind = kinds[s] /* internal.h: claimed_slot() */
 			:: else
 			fi
 #endif
@@ -499,7 +504,7 @@ inline pool_free()
 {
 	ok = false;
 #ifdef KIND_FIRST
-	kind = noted;
+	kind = kinds[s];
 #endif
 	atomic {
 		if
@@ -509,7 +514,7 @@ inline pool_free()
 	};
 #ifndef KIND_FIRST
 	if
-	:: ok -> kind = noted
+	:: ok -> kind = kinds[s]
 	:: else
 	fi;
 #endif
