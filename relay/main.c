@@ -115,42 +115,16 @@ static int pool_size(const char *what, const char *arg, uint64_t *size)
 	return wrong(what, arg);
 }
 
-static int poll_time(const char *arg, uint64_t *ns)
+/* A whole number between two bounds; what says so. */
+static int number(const char *what, const char *arg, unsigned long least, unsigned long most,
+		  unsigned long *n)
 {
 	char *end;
-	unsigned long n;
 
 	errno = 0;
-	n = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || n > 1000000)
-		return wrong("--poll wants microseconds, 0 to 1000000", arg);
-	*ns = (uint64_t)n * 1000;
-	return 0;
-}
-
-static int drain_time(const char *arg, int64_t *ms)
-{
-	char *end;
-	unsigned long n;
-
-	errno = 0;
-	n = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || !n || n > 3600)
-		return wrong("--drain wants seconds, 1 to 3600", arg);
-	*ms = (int64_t)n * 1000;
-	return 0;
-}
-
-static int threads(const char *arg, unsigned int *n)
-{
-	char *end;
-	unsigned long value;
-
-	errno = 0;
-	value = strtoul(arg, &end, 10);
-	if (errno || end == arg || *end || *arg == '-' || !value || value > LOOPS_MAX)
-		return wrong("--threads wants a number from 1 to 64", arg);
-	*n = (unsigned int)value;
+	*n = strtoul(arg, &end, 10);
+	if (errno || end == arg || *end || *arg == '-' || *n < least || *n > most)
+		return wrong(what, arg);
 	return 0;
 }
 
@@ -194,6 +168,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"stats", required_argument, NULL, 'S'},
 		{NULL, 0, NULL, 0},
 	};
+	unsigned long n;
 	int c;
 
 	optind = 1;
@@ -233,18 +208,23 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'w':
 			o->shadowed = true;
-			if (poll_time(optarg, &o->shadow.poll_ns))
+			if (number("--poll wants microseconds, 0 to 1000000", optarg, 0, 1000000,
+				   &n))
 				return 1;
+			o->shadow.poll_ns = (uint64_t)n * 1000;
 			break;
 		case 'd':
 			o->shadowed = true;
-			if (drain_time(optarg, &o->shadow.drain_ms))
+			if (number("--drain wants seconds, 1 to 3600", optarg, 1, 3600, &n))
 				return 1;
+			o->shadow.drain_ms = (int64_t)n * 1000;
 			break;
 		case 't':
 			o->shadowed = true;
-			if (threads(optarg, &o->shadow.threads))
+			if (number("--threads wants a number from 1 to 64", optarg, 1, LOOPS_MAX,
+				   &n))
 				return 1;
+			o->shadow.threads = (unsigned int)n;
 			break;
 		case 'S':
 			o->shadowed = true;
