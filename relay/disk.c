@@ -78,6 +78,7 @@ static void lower(const struct relay *r, uint32_t *size_max, uint32_t *seg_max)
 int disk_limit(struct relay *r, struct vu_msg *m)
 {
 	struct vu_config *c = &m->p.config;
+	const struct vu_config *whole = c;
 	uint32_t from = c->offset > LIMITS_AT ? c->offset : LIMITS_AT;
 	uint32_t end = c->offset + c->size < LIMITS_END ? c->offset + c->size : LIMITS_END;
 	struct vu_msg ask;
@@ -86,16 +87,19 @@ int disk_limit(struct relay *r, struct vu_msg *m)
 
 	if (!is_disk(r) || from >= end)
 		return 0;
-	/* Both at once, from the beginning: some backends know of no offset. */
-	vu_set(&ask, VU_GET_CONFIG);
-	ask.p.config = (struct vu_config){.size = LIMITS_END};
-	ask.h.size = VU_CONFIG_HEAD + LIMITS_END;
-	rc = backend_ask(r, &ask, WAIT_MESSAGE);
-	if (rc)
-		return rc;
-	if (ask.h.size != VU_CONFIG_HEAD + LIMITS_END)
-		return 0;
-	memcpy(limits, ask.p.config.region + LIMITS_AT, sizeof(limits));
+	if (c->offset || c->size < LIMITS_END) {
+		/* Both at once, from the beginning: some backends know of no offset. */
+		vu_set(&ask, VU_GET_CONFIG);
+		ask.p.config = (struct vu_config){.size = LIMITS_END};
+		ask.h.size = VU_CONFIG_HEAD + LIMITS_END;
+		rc = backend_ask(r, &ask, WAIT_MESSAGE);
+		if (rc)
+			return rc;
+		if (ask.h.size != VU_CONFIG_HEAD + LIMITS_END)
+			return 0;
+		whole = &ask.p.config;
+	}
+	memcpy(limits, whole->region + LIMITS_AT, sizeof(limits));
 	limits[0] = le32toh(limits[0]);
 	limits[1] = le32toh(limits[1]);
 	/* qemu-storage-daemon offers SIZE_MAX and says 0, which no request could hold to: none, that is. */
