@@ -211,22 +211,24 @@ void sluice_unmap_sg(struct device *dev, struct scatterlist *sgl, int nents,
 	rcu_read_unlock();
 }
 
-void sluice_sync_sg_for_cpu(struct device *dev, struct scatterlist *sgl, int nents,
-			    enum dma_data_direction dir)
+static void sync_list(struct device *dev, struct scatterlist *sgl, int nents,
+		      enum dma_data_direction dir, bool to_device)
 {
 	struct scatterlist *sg;
 	int i;
 
 	for_each_sg (sgl, sg, nents, i)
-		sluice_sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, false);
+		sluice_sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, to_device);
+}
+
+void sluice_sync_sg_for_cpu(struct device *dev, struct scatterlist *sgl, int nents,
+			    enum dma_data_direction dir)
+{
+	sync_list(dev, sgl, nents, dir, false);
 }
 
 void sluice_sync_sg_for_device(struct device *dev, struct scatterlist *sgl, int nents,
 			       enum dma_data_direction dir)
 {
-	struct scatterlist *sg;
-	int i;
-
-	for_each_sg (sgl, sg, nents, i)
-		sluice_sync_one(dev, sg_dma_address(sg), sg_dma_len(sg), dir, true);
+	sync_list(dev, sgl, nents, dir, true);
 }

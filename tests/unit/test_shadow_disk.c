@@ -575,22 +575,6 @@ static void g3_written_pages_are_logged(void **state)
 	close(fd);
 }
 
-static unsigned long switches(pid_t pid)
-{
-	unsigned long n = 0;
-	char path[64], line[256];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	f = fopen(path, "re");
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1)
-			break;
-	fclose(f);
-	return n;
-}
-
 static void g5_idle_relay_sleeps(void **state)
 {
 	struct peers *rig = *state;
@@ -603,9 +587,9 @@ static void g5_idle_relay_sleeps(void **state)
 	wait_used(rig, 1);
 	/* The alarm of the last signal may still come. */
 	poll(NULL, 0, 1500);
-	before = switches(rig->relay);
+	before = rig_switches(rig->relay);
 	poll(NULL, 0, 1000);
-	assert_int_equal(switches(rig->relay), before);
+	assert_int_equal(rig_switches(rig->relay), before);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, peers_setup, peers_teardown)
