@@ -80,35 +80,6 @@ kernel_version() { basename "$1"; }
 kernel_image() { printf '%s/boot/vmlinuz-%s\n' "$1" "$(kernel_version "$1")"; }
 kernel_headers() { printf '%s/usr/src/linux-headers-%s\n' "$1" "$(kernel_version "$1")"; }
 
-# kernel_vmlinux DIR: the ELF image in a kernel's bzImage; print where it is. Unpacked here, once, it need not be in
-# a guest under emulation, where that takes longer than anything else in a boot. What cannot be unpacked here stays as it is. Offset and length of what is
-# packed: Linux's Documentation/arch/x86/boot.rst.
-kernel_vmlinux() {
-	local image setup from bytes unpack vmlinux work
-	image=$(kernel_image "$1")
-	vmlinux=${image/vmlinuz/vmlinux}
-	work=$vmlinux.$BASHPID
-	if [ ! -e "$vmlinux" ]; then
-		setup=$(od -An -tu1 -j 497 -N 1 "$image")
-		from=$(((setup + 1) * 512 + $(od -An -tu4 -j 584 -N 4 "$image")))
-		bytes=$(od -An -tu4 -j 588 -N 4 "$image")
-		case $(od -An -tx1 -j $from -N 4 "$image") in
-		" fd 37 7a 58") unpack=xz ;;
-		" 28 b5 2f fd") unpack=zstd ;;
-		*) unpack=false ;;
-		esac
-		# The last four bytes are its length.
-		if ! tail -c "+$((from + 1))" "$image" | head -c $((bytes - 4)) |
-			$unpack -dc >"$work" 2>/dev/null; then
-			rm -f "$work"
-			printf '%s\n' "$image"
-			return
-		fi
-		mv "$work" "$vmlinux"
-	fi
-	printf '%s\n' "$vmlinux"
-}
-
 # kernel_module DIR: build sluice.ko for that kernel and print where it is. The result is taken
 # from the folder that is its own, as module/sluice.ko is whatever was built last.
 kernel_module() {

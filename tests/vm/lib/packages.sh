@@ -11,7 +11,7 @@ PKG_BUILD="gcc libc6-dev make git libseccomp-dev libcap-ng-dev libncurses-dev"
 PKG_CHECK="clang libclang-rt-14-dev clang-format shellcheck libcmocka-dev spin scdoc curl"
 PKG_MODULE="gcc-12 libelf1 xz-utils kmod"
 PKG_VM="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static fio e2fsprogs cpio
-	xz-utils zstd kmod"
+	xz-utils kmod"
 PKG_VM_TEST="strace"
 # Xen, its tools, and of the libraries those that have to be of the same build: see tests/xen/run.
 PKG_XEN_UNPACKED="xen-hypervisor-4.17-amd64 xen-utils-4.17 libxenmisc4.17 libxenstore4 libxencall1 libxenevtchn1
