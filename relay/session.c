@@ -81,7 +81,7 @@ static int dispatch(struct relay *r, struct vu_msg *m)
 	case VU_SET_OWNER:
 		return device_set_owner(r, m);
 	case VU_RESET_OWNER: /* deprecated: once meant "stop all rings" */
-		setup_stop_all(r);
+		setup_reset_kicks(r);
 		return 0;
 	case VU_RESET_DEVICE:
 		return device_reset(r, m);
