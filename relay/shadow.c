@@ -332,6 +332,15 @@ void shadow_rings_start(struct relay *r)
 	}
 }
 
+/*
+ * Whether the guest's ring is still there. A ring that is stopped because its memory goes may leave flights, which
+ * cannot be given back then. They stay until it is started, in other memory.
+ */
+static bool in_memory(const struct queue *q)
+{
+	return q->guest.desc;
+}
+
 void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 {
 	struct queue *q = &r->shadow->queues[index];
@@ -350,12 +359,14 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 		divide(r->shadow);
 	}
 	/* Whoever serves the ring next need not know that kicks had been switched off. */
-	device_end_listen(&q->guest);
-	queue_log_ring(q);
+	if (in_memory(q)) {
+		device_end_listen(&q->guest);
+		queue_log_ring(q);
+	}
 	loop_deactivate(q);
 	q->kick = q->call = -1;
 	ring->recover = false;
-	if (at_rest && queue_hand_back(q)) {
+	if (at_rest && in_memory(q) && queue_hand_back(q)) {
 		ring->base = device_end_base(&q->guest);
 		ledger_end(q);
 		queue_detach_guest(q);
@@ -381,15 +392,26 @@ bool shadow_at_work(const struct shadow *s)
 	return false;
 }
 
+static bool lies_in(const struct guest_region *region, const void *part)
+{
+	return (uintptr_t)part - (uintptr_t)region->host < region->v.size;
+}
+
 void shadow_stop_in(struct relay *r, const struct vu_region *v)
 {
-	for (unsigned int i = 0; i < RING_MAX; i++) {
-		const struct ring *ring = &r->rings[i];
+	const struct guest_region *region = guest_find(&r->shadow->guest, v);
 
-		if (r->shadow->queues[i].guest_on &&
-		    (ring->desc - v->user < v->size || ring->avail - v->user < v->size ||
-		     ring->used - v->user < v->size))
-			shadow_ring_stop(r, i, false);
+	for (unsigned int i = 0; region && i < RING_MAX; i++) {
+		struct queue *q = &r->shadow->queues[i];
+
+		/* Where it is mapped: the front-end may have said since where it will be next. */
+		if (!q->guest_on ||
+		    !(lies_in(region, q->guest.desc) || lies_in(region, q->guest.driver) ||
+		      lies_in(region, q->guest.device)))
+			continue;
+		shadow_ring_stop(r, i, false);
+		q->guest.desc = NULL;
+		q->guest.driver = q->guest.device = NULL;
 	}
 }
 

@@ -170,6 +170,26 @@ static void g5_a_stop_is_bounded_and_gives_nothing_back_that_may_be_at_work(void
 	pair_well(p);
 }
 
+/*
+ * The memory with the ring in it goes while the backend is at work: what is not finished stays with the relay, and
+ * the ring can be stopped, and started again when the memory is back.
+ */
+static void g4_a_ring_whose_memory_has_gone_can_be_stopped(void **state)
+{
+	struct pair *p = *state;
+	uint32_t base;
+
+	pair_up(p);
+	begin(p, 0);
+	vm_memory_goes(&p->vm, 0);
+	p->device.script->hold = false;
+	base = fe_get_base(p->rig, 0);
+	vm_memory_comes(&p->vm, 0);
+	start_again(p, 0, base);
+	vm_echo_end(&p->vm, 0, true);
+	pair_well(p);
+}
+
 /* A VMM that is killed while it waits: the next one does not wait as long. */
 static void g5_a_front_end_that_leaves_ends_the_wait(void **state)
 {
@@ -198,6 +218,8 @@ int main(int argc, char **argv)
 			  pair_split),
 		PAIR_TEST(g5_a_stop_is_bounded_and_gives_nothing_back_that_may_be_at_work,
 			  pair_packed),
+		PAIR_TEST(g4_a_ring_whose_memory_has_gone_can_be_stopped, pair_split),
+		PAIR_TEST(g4_a_ring_whose_memory_has_gone_can_be_stopped, pair_threads_packed),
 		PAIR_TEST(g5_a_front_end_that_leaves_ends_the_wait, pair_split),
 	};
 
