@@ -56,6 +56,15 @@ const char *inflight_recover(const struct inflight_start *start, const struct ri
 			     uint16_t *base, uint16_t *count);
 
 /**
+ * inflight_open - how many requests before a base have not been completed
+ * @ring: split ring
+ * @base: up to which the backend says that it has taken them
+ *
+ * Return: that number; more than the ring has entries if @base is none; 0 if it cannot be read.
+ */
+uint32_t inflight_open(const struct ring *ring, const struct ring_area *area, uint16_t base);
+
+/**
  * inflight_skip - where a ring that cannot be recovered may go on
  * @base: set to the avail index: nothing that was open is run again
  *

@@ -214,6 +214,7 @@ int setup_vring_num(struct relay *r, struct vu_msg *m)
 	}
 	if ((ring->live || ring->recover) && ring->num != m->p.state.num)
 		return running("SET_VRING_NUM", m->p.state.index);
+	ring->owed = ring->owed && ring->num == m->p.state.num;
 	ring->num = m->p.state.num;
 	rings_start(r);
 	return 0;
@@ -232,6 +233,7 @@ int setup_vring_base(struct relay *r, struct vu_msg *m)
 	}
 	if (ring->live || ring->recover)
 		return running("SET_VRING_BASE", m->p.state.index);
+	ring->owed = ring->owed && ring->base == m->p.state.num;
 	ring->base = m->p.state.num;
 	return 0;
 }
@@ -367,7 +369,7 @@ void setup_reset_kicks(struct relay *r)
 	setup_stop_all(r);
 	for (unsigned int i = 0; i < RING_MAX; i++) {
 		forget_kick(&r->rings[i]);
-		r->rings[i].lost = false;
+		r->rings[i].lost = r->rings[i].owed = false;
 	}
 }
 

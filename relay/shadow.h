@@ -192,7 +192,6 @@ struct shadow_options {
 	uint64_t pool_size;
 	uint64_t pool_max;
 	uint64_t poll_ns;
-	int64_t drain_ms;
 	bool huge_pages;
 	unsigned int threads; /* that serve queues; 1: the one that does all else, too */
 };

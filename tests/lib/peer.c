@@ -143,6 +143,8 @@ static void backend_serve(struct script *s, int fd)
 			s->channel_request = 0;
 		}
 	}
+	while (__atomic_load_n(&s->lingers, __ATOMIC_ACQUIRE))
+		nap();
 	close(fd);
 	if (channel >= 0)
 		close(channel);

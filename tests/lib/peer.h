@@ -61,6 +61,7 @@ struct script {
 	uint32_t mute;	      /* request never to answer */
 	uint32_t short_reply; /* request to answer with half a header and silence */
 	uint32_t base;	      /* answer to GET_VRING_BASE */
+	bool lingers;	      /* does not close a connection that the relay has given up */
 	uint32_t limits[2];   /* of a disk: size_max and seg_max, if not 0 */
 	uint64_t queues;
 	uint32_t
