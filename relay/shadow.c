@@ -295,7 +295,10 @@ static void start_ready(struct relay *r, unsigned int index)
 		rc = queue_attach_back(q, backend_features(r));
 	if (rc == -EREMOTEIO)
 		backend_lost(r, "it refused the pool");
-	if (rc == -EREMOTEIO || rc == -ENOTCONN)
+	/* Huge pages may still be those of the pool that the last backend had. */
+	if (rc == -ENOMEM)
+		backend_lost(r, "there is no memory for what it is to be given");
+	if (rc == -EREMOTEIO || rc == -ENOMEM || rc == -ENOTCONN)
 		return;
 	if (rc) {
 		give_up(r, index,
