@@ -255,8 +255,12 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 			}
 			unhold(q, len);
 		}
+		/* Small parts and rounding can make a chain longer here than it is. If this one alone goes beyond what
+		 * a queue may ever have, waiting is no use. */
 		if (len <= PAGE)
-			return -ENOSPC;
+			return above_share(q->shadow, f->held + len) > q->shadow->room / 2
+				       ? -E2BIG
+				       : -ENOSPC;
 		len = (len / 2 + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	}
 }
