@@ -229,7 +229,7 @@ static bool send_parked(struct queue *q)
 	}
 	nsg = place(q, f);
 	if (nsg < 0) {
-		place_keep(q, f, &chain);
+		(void)place_keep(q, f, &chain); /* it was kept before */
 		if (nsg != -E2BIG)
 			return no_room(q);
 		/* It was not for the pool that it was in before. None goes down any more: a driver that gets no

@@ -195,7 +195,11 @@ static void recover(struct queue *q, struct ledger_queue *l)
 		f->id = chain.id;
 		f->count = chain.count;
 		f->since = q->loop->now;
-		place_keep(q, f, &chain);
+		if (!place_keep(q, f, &chain)) {
+			q->broken = true;
+			shadow_refused(q, "guest", REFUSED_CHAIN, LEDGER_TOO_LONG, chain.id, i);
+			return;
+		}
 	}
 	q->parked = q->first;
 	q->guest.next = q->guest.seen = (uint16_t)(q->guest.used + n);
