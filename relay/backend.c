@@ -46,27 +46,6 @@ uint64_t backend_features(const struct relay *r)
 	return (r->fe.features & ~VU_BIT(VIRTIO_F_ACCESS_PLATFORM)) | VU_BIT(VU_F_PROTOCOL);
 }
 
-void backend_close(struct relay *r)
-{
-	struct backend *be = &r->be;
-
-	if (be->fd >= 0)
-		close(be->fd);
-	if (be->channel >= 0)
-		close(be->channel);
-	be->fd = be->channel = -1;
-	be->agreed = 0;
-	be->agreed_set = be->memory_live = false;
-	for (unsigned int i = 0; i < VU_MEM_SLOTS; i++)
-		r->mem.regions[i].pushed = false;
-	for (unsigned int i = 0; i < RING_MAX; i++) {
-		r->rings[i].recover |= r->rings[i].live;
-		r->rings[i].live = false;
-	}
-	if (r->shadow)
-		shadow_backend_gone(r);
-}
-
 /*
  * A backend that leaves whenever it is given the rings is most likely given a request that it cannot
  * serve, and it will be given it again: there is no hurry, and somebody has to be told.
@@ -134,11 +113,32 @@ static void part(struct relay *r)
 	be->fd = -1;
 }
 
+void backend_close(struct relay *r)
+{
+	struct backend *be = &r->be;
+
+	part(r);
+	if (be->fd >= 0)
+		close(be->fd);
+	if (be->channel >= 0)
+		close(be->channel);
+	be->fd = be->channel = -1;
+	be->agreed = 0;
+	be->agreed_set = be->memory_live = false;
+	for (unsigned int i = 0; i < VU_MEM_SLOTS; i++)
+		r->mem.regions[i].pushed = false;
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		r->rings[i].recover |= r->rings[i].live;
+		r->rings[i].live = false;
+	}
+	if (r->shadow)
+		shadow_backend_gone(r);
+}
+
 void backend_lost(struct relay *r, const char *why)
 {
 	if (r->be.fd < 0)
 		return;
-	part(r);
 	backend_close(r);
 	if (!r->be.missed)
 		relay_log_peer("the backend is away (%s); the front-end is kept, and its requests "

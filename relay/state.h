@@ -133,7 +133,10 @@ void backend_lost(struct relay *r, const char *why);
 bool backend_parted(struct relay *r, int64_t until);
 
 /**
- * backend_close - end the connection without a word, at the end of a session
+ * backend_close - end the connection without a word
+ *
+ * Where the backend may be at work on something of it, it is half-closed, and outlives the session: see
+ * backend_parted().
  */
 void backend_close(struct relay *r);
 

@@ -117,6 +117,17 @@ static bool answer(struct script *s, struct vu_msg *m)
 	return true;
 }
 
+/* Has a process of its own keep the connection, so that another one would be accepted. */
+static void linger(struct script *s)
+{
+	if (!s->lingers || fork())
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (__atomic_load_n(&s->lingers, __ATOMIC_ACQUIRE))
+		nap();
+	_exit(0);
+}
+
 static void backend_serve(struct script *s, int fd)
 {
 	struct vu_msg m;
@@ -143,8 +154,7 @@ static void backend_serve(struct script *s, int fd)
 			s->channel_request = 0;
 		}
 	}
-	while (__atomic_load_n(&s->lingers, __ATOMIC_ACQUIRE))
-		nap();
+	linger(s);
 	close(fd);
 	if (channel >= 0)
 		close(channel);

@@ -49,7 +49,7 @@ static void up(struct peers *rig, const char *drain, uint32_t base)
 	uint64_t n;
 
 	peers_backend_start(rig);
-	peers_relay(rig, "--share", rig->pool_path, "--drain", drain, NULL);
+	peers_relay(rig, "--share", rig->pool_path, "--drain", drain, "--keep", NULL);
 	peers_connect(rig);
 	fe_hello(rig);
 	assert_int_equal(fe_add_pool(rig), 0);
@@ -212,6 +212,24 @@ static void g5_what_was_not_given_back_is_not_the_next_drivers(void **state)
 	assert_int_equal(avail(rig)[2], 5);
 }
 
+/* A VMM that is started again has the same pool, and what is still written there is written to its guest. */
+static void g5_the_next_front_end_waits_for_the_last_ones_backend(void **state)
+{
+	struct peers *rig = *state;
+	struct vu_msg m;
+
+	up(rig, "60", 3);
+	rig->script->lingers = true;
+	peers_connect(rig);
+	fe_send(rig, VU_GET_FEATURES, 0, NULL, 0, NULL, 0);
+	assert_false(stop_answered(rig, 2 * LONG));
+	assert_int_equal(rig->script->connections, 1);
+	let_it_go(rig);
+	assert_true(fe_recv(rig, &m));
+	assert_int_equal(rig->script->connections, 2);
+	fe_hello(rig);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, peers_setup, peers_teardown)
 
 int main(int argc, char **argv)
@@ -221,6 +239,7 @@ int main(int argc, char **argv)
 		T(g5_a_stop_waits_for_a_backend_that_was_given_up),
 		T(g5_a_stop_ends_when_the_backend_is_killed),
 		T(g5_a_backend_that_was_given_up_has_no_successor_beside_it),
+		T(g5_the_next_front_end_waits_for_the_last_ones_backend),
 		T(g5_what_was_not_given_back_goes_on_here),
 		T(g5_what_was_not_given_back_is_not_the_next_drivers),
 	};
