@@ -303,9 +303,13 @@ const char *inflight_recover(const struct inflight_start *start, const struct ri
 
 uint32_t inflight_open(const struct ring *ring, const struct ring_area *area, uint16_t base)
 {
-	uint16_t used;
+	uint16_t used, avail;
 
-	return get_index(area->used, ring->used, &used) ? (uint16_t)(base - used) : 0;
+	if (!get_index(area->used, ring->used, &used) ||
+	    !get_index(area->avail, ring->avail, &avail) || (uint16_t)(avail - used) > ring->num ||
+	    (uint16_t)(base - used) > (uint16_t)(avail - used))
+		return 0;
+	return (uint16_t)(base - used);
 }
 
 bool inflight_skip(const struct ring *ring, const struct ring_area *area, uint16_t *base)

@@ -60,7 +60,8 @@ const char *inflight_recover(const struct inflight_start *start, const struct ri
  * @ring: split ring
  * @base: up to which the backend says that it has taken them
  *
- * Return: that number; more than the ring has entries if @base is none; 0 if it cannot be read.
+ * Return: that number; 0 also if the ring cannot be read, or @base is not between its indices. (A driver that has
+ * begun anew without a word may have cleared it.)
  */
 uint32_t inflight_open(const struct ring *ring, const struct ring_area *area, uint16_t base);
 

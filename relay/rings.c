@@ -119,16 +119,6 @@ static void withhold(struct relay *r, unsigned int index, const struct ring_area
 			       index, inflight_open(ring, area, base));
 }
 
-/* Whether a ring that is started goes on where one was stopped with requests that were owed. */
-static bool goes_on(const struct ring *ring, const struct ring_area *area)
-{
-	uint16_t avail;
-	uint32_t owed = inflight_open(ring, area, (uint16_t)ring->base);
-
-	return owed && owed <= ring->num && inflight_skip(ring, area, &avail) &&
-	       (uint16_t)(avail - ring->base) <= ring->num - owed;
-}
-
 static int tell_state(struct relay *r, uint32_t request, unsigned int index, uint32_t num)
 {
 	struct vu_msg m;
@@ -220,7 +210,8 @@ static void start_ready(struct relay *r, unsigned int index)
 	}
 	if (r->be.fd < 0)
 		return;
-	ring->recover |= ring->owed && goes_on(ring, &area);
+	/* It goes on there, unless a driver has begun anew. */
+	ring->recover |= ring->owed && inflight_open(ring, &area, (uint16_t)ring->base);
 	ring->owed = false;
 	again = ring->recover;
 	rc = r->be.memory_live ? 0 : backend_memory(r, NULL);
@@ -284,10 +275,7 @@ static bool is_base(struct relay *r, const struct answered *a, const struct vu_m
 {
 	if (m->h.size != sizeof(m->p.state) || m->p.state.index != a->index)
 		return false;
-	if (r->fe.features & VU_BIT(VIRTIO_F_PACKED))
-		return true;
-	return a->base <= UINT16_MAX &&
-	       open_requests((void *)(uintptr_t)a) <= r->rings[a->index].num;
+	return (r->fe.features & VU_BIT(VIRTIO_F_PACKED)) || a->base <= UINT16_MAX;
 }
 
 /* Returns whether the backend has stopped it. If not it has been given up. */

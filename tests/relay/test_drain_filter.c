@@ -230,6 +230,18 @@ static void g5_the_next_front_end_waits_for_the_last_ones_backend(void **state)
 	fe_hello(rig);
 }
 
+/* Memory that has become something else since, as after a kexec, says nothing, and is not waited for. */
+static void g5_a_ring_that_has_been_cleared_is_not_waited_for(void **state)
+{
+	struct peers *rig = *state;
+
+	up(rig, "60", 3);
+	memset(rig->mem, 0, 4096);
+	stop_begin(rig);
+	assert_int_equal(stop_end(rig), 3);
+	assert_false(peers_logged(rig, "away"));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, peers_setup, peers_teardown)
 
 int main(int argc, char **argv)
@@ -239,6 +251,7 @@ int main(int argc, char **argv)
 		T(g5_a_stop_waits_for_a_backend_that_was_given_up),
 		T(g5_a_stop_ends_when_the_backend_is_killed),
 		T(g5_a_backend_that_was_given_up_has_no_successor_beside_it),
+		T(g5_a_ring_that_has_been_cleared_is_not_waited_for),
 		T(g5_the_next_front_end_waits_for_the_last_ones_backend),
 		T(g5_what_was_not_given_back_goes_on_here),
 		T(g5_what_was_not_given_back_is_not_the_next_drivers),
