@@ -348,6 +348,7 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 {
 	struct queue *q = &r->shadow->queues[index];
 	struct ring *ring = &r->rings[index];
+	const bool ran = ring->live || ring->recover;
 	bool at_rest;
 
 	q->loop->now = now_ns();
@@ -376,15 +377,16 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 		return;
 	}
 	ring->base = device_end_base(&q->guest);
-	if (asked && !at_rest && !vu_left(r->fe.fd))
-		relay_log_peer("ring %u is stopped, but the backend has not finished %u requests "
-			       "of it: they are not "
-			       "given back, since another backend would run them beside this one. "
-			       "If the ring is "
-			       "started here again, they go on; if the guest goes on elsewhere, it "
-			       "waits for "
-			       "them until its driver resets the device",
-			       index, q->nflights);
+	/* Once for each time that it has run, but then whatever else peers have logged. */
+	if (ran && asked && !at_rest && !vu_left(r->fe.fd))
+		relay_log("ring %u is stopped, but the backend has not finished %u requests "
+			  "of it: they are not "
+			  "given back, since another backend would run them beside this one. "
+			  "If the ring is "
+			  "started here again, they go on; if the guest goes on elsewhere, it "
+			  "waits for "
+			  "them until its driver resets the device",
+			  index, q->nflights);
 }
 
 bool shadow_at_work(const struct shadow *s)

@@ -555,6 +555,12 @@ uint32_t fe_get_base(struct peers *rig, uint32_t index)
 	return m.p.state.num;
 }
 
+void fe_flood_log(struct peers *rig)
+{
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(fe_ack_state(rig, VU_SET_VRING_NUM, 1000, 1), 1);
+}
+
 /* ---- what the backend has seen ---- */
 
 static uint32_t seen(struct peers *rig)

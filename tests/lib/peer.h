@@ -150,6 +150,8 @@ int fe_add_pool(struct peers *rig);
 /* Set up and kick a ring of num entries whose area starts at user; returns the last ack. */
 int fe_ring(struct peers *rig, uint32_t index, uint64_t user, uint32_t num);
 uint32_t fe_get_base(struct peers *rig, uint32_t index);
+/* So many messages that are refused that what peers make the relay log is cut off. */
+void fe_flood_log(struct peers *rig);
 
 /* The layout that fe_ring() uses, as offsets from its start. */
 #define RING_AVAIL(num) (16u * (num))

@@ -175,6 +175,8 @@ static void given_up(struct peers *rig)
 {
 	up(rig, "1", 3);
 	rig->script->lingers = true;
+	/* A peer that has a lot logged must not hide it. */
+	fe_flood_log(rig);
 	stop_begin(rig);
 	assert_int_equal(stop_end(rig), 3);
 	assert_true(
