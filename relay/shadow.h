@@ -247,6 +247,9 @@ struct shadow {
 	struct dirty dirty;
 	void *ledger; /* the in-flight buffer of the front-end, or NULL */
 	size_t ledger_len;
+	uint64_t ledger_dev; /* which file it is in, and where */
+	uint64_t ledger_ino;
+	uint64_t ledger_offset;
 	uint16_t ledger_queues;
 	uint16_t ledger_num;
 	uint64_t refused[REFUSALS];
