@@ -7,6 +7,7 @@
  * backend (test_shadow_disk.c).
  */
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "peer.h"
@@ -160,11 +161,42 @@ static void g4_nor_a_disk_in_filter_mode(void **state)
 	untouched(rig);
 }
 
+/* In mode shadow, too, a change is passed on; and what the guest reads then is lowered again. */
+static void g5_a_disk_that_has_changed_says_so(void **state)
+{
+	struct peers *rig = *state;
+	struct vu_config c;
+	struct vu_msg m;
+	int channel[2];
+
+	rig->script->channel_request = VU_BACKEND_CONFIG_CHANGE;
+	start(rig, DISK, "2M");
+	c = config(rig, 0, 60);
+	assert_true(u32_at(&c, 12) >= 64);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, channel), 0);
+	assert_int_equal(fe_ack(rig, VU_SET_BACKEND_REQ_FD, NULL, 0, channel[1]), 0);
+	rig->script->limits[0] = 1u << 16;
+	rig->script->limits[1] = 4;
+	/* The script says it when a ring is enabled. */
+	assert_int_equal(fe_add_pool(rig), 0);
+	assert_int_equal(fe_ring(rig, 0, POOL_USER, 16), 0);
+	assert_int_equal(vu_recv(channel[0], &m, 10000), 0);
+	assert_int_equal(m.h.request, VU_BACKEND_CONFIG_CHANGE);
+	assert_int_equal(m.h.size, 0);
+	assert_int_equal(m.nfds, 0);
+	c = config(rig, 0, 60);
+	assert_int_equal(u32_at(&c, 12), 4);
+	assert_true((uint64_t)u32_at(&c, 8) * 4 <= SMALL / 4);
+	close(channel[0]);
+	close(channel[1]);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, peers_setup, peers_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(g5_a_disk_that_has_changed_says_so),
 		TEST(g5_a_disk_asks_for_no_more_than_the_pool_holds),
 		TEST(g5_whatever_part_of_the_configuration_is_read),
 		TEST(g5_the_disks_own_limits_stand_where_they_fit),
