@@ -176,6 +176,7 @@ int queue_attach_guest(struct queue *q, const struct ring *ring, uint64_t featur
 		    device_end_base(&q->guest) == ring->base) {
 			end.called = false;
 			q->guest = end;
+			log_where(q, ring, packed);
 			return 0;
 		}
 		queue_detach_guest(q);
