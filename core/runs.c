@@ -240,31 +240,14 @@ static struct sluice_run_link search(const struct sluice_pool *pool, uint32_t co
 	return found;
 }
 
-/* Keep each chunk's count of free granules, over a run that may reach across several. */
-static void count_free(struct sluice_pool *pool, uint32_t g, uint32_t count, bool free)
-{
-	pool->free_granules = free ? pool->free_granules + count : pool->free_granules - count;
-	while (count) {
-		uint32_t n = GRANULES - g % GRANULES;
-		struct sluice_chunk *chunk = chunk_of(pool, g);
-
-		if (n > count)
-			n = count;
-		chunk->free = free ? chunk->free + n : chunk->free - n;
-		g += n;
-		count -= n;
-	}
-}
-
 void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
-	const struct sluice_chunk *chunk = chunk_of(pool, g);
 	uint32_t end = g + count;
 	uint32_t c = end >> CHUNK_INDEX;
 
-	count_free(pool, g, count, true);
+	pool->free_granules += count;
 
-	if (g % GRANULES || chunk->joined) {
+	if (g % GRANULES || chunk_of(pool, g)->joined) {
 		uint32_t head = granule_of(pool, g - 1)->head;
 
 		if (head_kind(head) == KIND_FREE) {
@@ -273,9 +256,12 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 			run_unlink(pool, g, head_count(head));
 		}
 	}
-	/* Is there anything after the end, in the same chunk or in one that is joined to it? */
-	if (end % GRANULES ? end % GRANULES < chunk_of(pool, end)->granules
-			   : c < pool->max_chunks && pool->chunks[c] && pool->chunks[c]->joined) {
+	/*
+	 * Is there anything after the end, in the same chunk or in one that is joined to it? (After the last granule of a
+	 * short chunk there are heads that never said so.)
+	 */
+	if (end % GRANULES ||
+	    (c < pool->max_chunks && pool->chunks[c].meta && pool->chunks[c].meta->joined)) {
 		uint32_t head = granule_of(pool, end)->head;
 
 		if (head_kind(head) == KIND_FREE) {
@@ -298,7 +284,7 @@ static void prefetch_taken(const struct sluice_pool *pool, uint32_t g, uint32_t 
 	prefetch_run(pool, first);
 	sluice_prefetch(granule_of(pool, first + count - 1));
 	sluice_prefetch(&chunk->record[unit]);
-	sluice_prefetch(&chunk->kind[unit]);
+	sluice_prefetch(&chunk->kind[first % GRANULES]);
 }
 
 uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t align, uint32_t kind,
@@ -324,7 +310,7 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 	sluice_store_u32(&granule_of(pool, g)->head, head_make(kind, class, count));
 	runs_set_head(pool, g, true);
 	runs_set_lead(pool, g, count, g + 1);
-	count_free(pool, g, count, false);
+	pool->free_granules -= count;
 	return g + 1;
 }
 
@@ -343,10 +329,10 @@ static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
 	uint32_t c = g >> CHUNK_INDEX, first = 0;
 	uint32_t head;
 
-	while (chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES &&
+	while (chunk_all_free(chunk_of(pool, c << CHUNK_INDEX)) &&
 	       chunk_of(pool, c << CHUNK_INDEX)->joined)
 		c--;
-	if (c == g >> CHUNK_INDEX || chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES)
+	if (c == g >> CHUNK_INDEX || chunk_all_free(chunk_of(pool, c << CHUNK_INDEX)))
 		return c << CHUNK_INDEX;
 	/* The last granule of chunk c is free, or the run could not reach beyond it. */
 	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &head))
@@ -360,7 +346,7 @@ void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c)
 	uint32_t end = first + head_count(granule_of(pool, first)->head);
 
 	run_unlink(pool, first, end - first);
-	count_free(pool, g, GRANULES, false);
+	pool->free_granules -= GRANULES;
 	if (first < g)
 		run_link(pool, first, g - first);
 	if (end > g + GRANULES)
