@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * dma.c - map, unmap, sync, scatter lists and coherent memory for one device
+ * dma.c - map, unmap, sync and coherent memory for one device
  *
  * Theory of operation
  * -------------------
@@ -463,60 +463,6 @@ int sluice_dma_sync_for_device(struct sluice_dma *dma, uint64_t addr, uint64_t l
 	return sync(dma, addr, len, dir, SLUICE_FROM_DEVICE, true);
 }
 
-/* All elements or none. */
-static int map_elements(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n,
-			enum sluice_dir dir, uint32_t claimed)
-{
-	uint32_t i = 0;
-	int ret = 0;
-
-	if (dma->place && !claimed)
-		ret = sluice_place_map_sg(dma, sg, n, dir, &i);
-	for (; i < n && !ret; i += !ret)
-		ret = sluice_dma_list_map(dma, sg[i].orig, sg[i].len, dir, claimed, &sg[i].dma);
-	/* The device has never heard of these: there is nothing to copy back. */
-	if (ret && i > 0)
-		(void)sluice_dma_unmap_sg(dma, sg, i, dir, SLUICE_SKIP_SYNC);
-	return ret;
-}
-
-int sluice_dma_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n, enum sluice_dir dir)
-{
-	uint64_t bytes = 0;
-	uint32_t claimed;
-	int ret;
-
-	if (n == 0)
-		return refuse(dma);
-	/* No element is longer than 4 GiB that is not refused, and of the rest no sum matters. */
-	for (uint32_t i = 0; i < n; i++)
-		bytes += sg[i].len <= UINT32_MAX ? sg[i].len : 0;
-	ret = map_elements(dma, sg, n, dir, 0);
-	if (ret == -ENOSPC) {
-		claimed = sluice_dma_reserve_begin(dma, bytes);
-		if (claimed) {
-			ret = map_elements(dma, sg, n, dir, claimed);
-			sluice_dma_reserve_end(dma, claimed);
-		}
-	}
-	sluice_dma_list_done(dma, bytes, ret);
-	return ret;
-}
-
-int sluice_dma_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, uint32_t n,
-			enum sluice_dir dir, uint32_t flags)
-{
-	int ret = 0;
-
-	if (dma->place && (uint32_t)dir <= SLUICE_FROM_DEVICE)
-		return sluice_place_unmap_sg(dma, sg, n, dir, flags);
-	for (uint32_t i = 0; i < n; i++) {
-		if (sluice_dma_unmap(dma, sg[i].dma, sg[i].len, dir, flags) < 0)
-			ret = -EINVAL;
-	}
-	return ret;
-}
-
 /* The power of two at or above len, from a granule to a chunk. */
 static uint32_t natural_align(uint64_t len)
 {
@@ -592,61 +538,4 @@ uint64_t sluice_dma_max_mapping(struct sluice_dma *dma)
 	if (stats.span >= slack && most > stats.span - slack)
 		most = stats.span - slack;
 	return most;
-}
-
-/* Add up some counters of each cache, under its lock: what happened before what is seen is seen. */
-static void add_counters(struct sluice_dma *dma, struct sluice_dma_stats *sum, bool ends)
-{
-	for (uint32_t i = 0; i < dma->pool->n_caches; i++) {
-		struct sluice_cache *cache = dma->pool->caches[i];
-		const struct sluice_dma_stats *from = &dma->stats[i];
-		unsigned long flags = sluice_lock(&cache->lock);
-
-		if (ends) {
-			sum->unmaps += from->unmaps;
-			sum->frees += from->frees;
-			sum->coherent_freed += from->coherent_freed;
-			sum->bytes_from += from->bytes_from;
-			sum->scrubbed += from->scrubbed;
-			sum->overruns += from->overruns;
-		} else {
-			sum->maps += from->maps;
-			sum->allocs += from->allocs;
-			sum->coherent += from->coherent;
-			sum->bytes_to += from->bytes_to;
-			sum->syncs += from->syncs;
-			sum->full += from->full;
-			sum->refused += from->refused;
-			for (uint32_t k = 0; k < SLUICE_HISTOGRAM; k++)
-				sum->sizes[k] += from->sizes[k];
-		}
-		sluice_unlock(&cache->lock, flags);
-	}
-}
-
-void sluice_dma_get_stats(struct sluice_dma *dma, struct sluice_dma_stats *sum)
-{
-	unsigned long flags;
-
-	sluice_zero(sum, sizeof(*sum));
-	/* Ends before starts: what begins and ends meanwhile, elsewhere, must not count as -1. */
-	add_counters(dma, sum, true);
-	add_counters(dma, sum, false);
-	sum->coherent -= sum->coherent_freed;
-	flags = sluice_lock(&dma->pool->lock);
-	sum->waited = dma->turn.waits;
-	sum->turned_away = dma->turn.turned_away;
-	sum->lapsed = dma->turn.lapses;
-	sum->reserved = dma->reserve.bytes;
-	sum->reserve_maps = dma->reserve.maps;
-	sluice_unlock(&dma->pool->lock, flags);
-}
-
-uint64_t sluice_dma_live(struct sluice_dma *dma)
-{
-	struct sluice_dma_stats sum;
-
-	sluice_dma_get_stats(dma, &sum);
-	return sum.maps + sum.allocs - sum.unmaps - sum.frees +
-	       (dma->place ? sluice_load_u64(&dma->place->stats.live) : 0);
 }

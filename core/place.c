@@ -13,17 +13,16 @@
  * only one who goes on with it; everything else happens outside the lock: copying, scrubbing, and
  * what the mechanism does, which may take long.
  *
- * Invariant: a granule of the pool that was put at an end of a mapping goes back to the pool, zeroed,
- * only after the mechanism has said that the span is not reachable.
+ * Invariant: the granules at a mapping's ends (place_ends.c) go back to the pool only after the mechanism
+ * has said that the span is not reachable.
  */
 #include "place.h"
 
 #include "internal.h"
 #include "policy.h"
 
-#define GRANULE_MASK ((uint64_t)SLUICE_GRANULE_BYTES - 1)
-#define SAME_MAX     64u /* mappings of one range that unmap looks through */
-#define BATCH	     8u	 /* spans that fit on a stack */
+#define SAME_MAX 64u /* mappings of one range that unmap looks through */
+#define BATCH	 8u  /* spans that fit on a stack */
 
 static void count(uint64_t *counter, uint64_t n)
 {
@@ -34,19 +33,6 @@ static void count(uint64_t *counter, uint64_t n)
 static void bump(uint64_t *counter, uint64_t n)
 {
 	sluice_store_u64(counter, sluice_load_u64(counter) + n);
-}
-
-/* Bytes of a buffer in its first granule if it does not start with it; the same for the last. */
-static uint64_t head_bytes(uint64_t orig, uint64_t len)
-{
-	uint64_t head = (0 - orig) & GRANULE_MASK;
-
-	return head < len ? head : len;
-}
-
-static uint64_t tail_bytes(uint64_t orig, uint64_t len)
-{
-	return (orig + len) & GRANULE_MASK;
 }
 
 static struct sluice_placed *take_record(struct sluice_place *place)
@@ -69,56 +55,6 @@ static void give_record(struct sluice_place *place, struct sluice_placed *placed
 	sluice_unlock(&place->lock, flags);
 }
 
-/* Scrub the granules at the ends and give them back. */
-static void give_ends(struct sluice_dma *dma, struct sluice_placed *placed)
-{
-	for (uint32_t i = 0; i < 2; i++) {
-		if (!placed->end_cpu[i])
-			continue;
-		sluice_zero(placed->end_cpu[i], SLUICE_GRANULE_BYTES);
-		(void)sluice_pool_free(dma->pool, placed->end_dev[i]);
-		placed->end_cpu[i] = NULL;
-	}
-}
-
-/* Take a granule of the pool for an end and lay its bytes down at the same offset. */
-static int take_end(struct sluice_dma *dma, struct sluice_placed *placed, uint32_t i, uint64_t orig,
-		    uint64_t len)
-{
-	struct sluice_slot slot;
-	int ret = sluice_pool_alloc(dma->pool, SLUICE_GRANULE_BYTES, SLUICE_GRANULE_BYTES, &slot);
-
-	if (ret)
-		return ret;
-	placed->end_cpu[i] = slot.cpu;
-	placed->end_dev[i] = slot.dev;
-	sluice_copy((uint8_t *)slot.cpu + (orig & GRANULE_MASK), sluice_orig(orig), (size_t)len);
-	return 0;
-}
-
-/* Copy what of the ends overlaps [at, at + len) of the buffer, one way or the other. */
-static void copy_ends(const struct sluice_placed *placed, uint64_t at, uint64_t len, bool to_device)
-{
-	uint64_t tail = tail_bytes(placed->orig, placed->len);
-	uint64_t starts[2] = {0, placed->len - tail};
-	uint64_t sizes[2] = {head_bytes(placed->orig, placed->len), tail};
-
-	for (uint32_t i = 0; i < 2; i++) {
-		uint64_t from = at > starts[i] ? at : starts[i];
-		uint64_t to = at + len < starts[i] + sizes[i] ? at + len : starts[i] + sizes[i];
-		uint8_t *mine, *theirs;
-
-		if (!placed->end_cpu[i] || from >= to)
-			continue;
-		mine = sluice_orig(placed->orig + from);
-		theirs = (uint8_t *)placed->end_cpu[i] + ((placed->orig + from) & GRANULE_MASK);
-		if (to_device)
-			sluice_copy(theirs, mine, (size_t)(to - from));
-		else
-			sluice_copy(mine, theirs, (size_t)(to - from));
-	}
-}
-
 static uint32_t access_of(enum sluice_dir dir)
 {
 	switch (dir) {
@@ -131,41 +67,6 @@ static uint32_t access_of(enum sluice_dir dir)
 	}
 }
 
-/* The pieces of a mapping, in order; its ends are taken from the pool. */
-static int cut(struct sluice_dma *dma, struct sluice_placed *placed, enum sluice_route route,
-	       struct sluice_piece *pieces, uint32_t *n)
-{
-	const struct sluice_share *share = dma->place->config.share;
-	uint64_t orig = placed->orig, len = placed->len;
-	uint64_t head = head_bytes(orig, len), tail = tail_bytes(orig, len);
-	int ret;
-
-	*n = 0;
-	if (route == SLUICE_ROUTE_SHARE) {
-		/* Exact, or with what lies beside it, which is reachable as it is. */
-		pieces[0].orig = orig & ~GRANULE_MASK;
-		pieces[0].bytes = (orig + len + GRANULE_MASK - pieces[0].orig) & ~GRANULE_MASK;
-		*n = 1;
-		return 0;
-	}
-	if (head) {
-		ret = take_end(dma, placed, 0, orig, head);
-		if (ret)
-			return ret;
-		pieces[(*n)++] = (struct sluice_piece){sluice_share_name(share, placed->end_cpu[0]),
-						       SLUICE_GRANULE_BYTES};
-	}
-	pieces[(*n)++] = (struct sluice_piece){orig + head, len - head - tail};
-	if (tail) {
-		ret = take_end(dma, placed, 1, orig + len - tail, tail);
-		if (ret)
-			return ret;
-		pieces[(*n)++] = (struct sluice_piece){sluice_share_name(share, placed->end_cpu[1]),
-						       SLUICE_GRANULE_BYTES};
-	}
-	return 0;
-}
-
 static void publish(struct sluice_place *place, struct sluice_placed *placed)
 {
 	bool split = placed->end_cpu[0] || placed->end_cpu[1];
@@ -173,8 +74,7 @@ static void publish(struct sluice_place *place, struct sluice_placed *placed)
 	unsigned long flags;
 
 	if (split)
-		ends = head_bytes(placed->orig, placed->len) +
-		       tail_bytes(placed->orig, placed->len);
+		ends = sluice_place_end_bytes(placed->orig, placed->len);
 	flags = sluice_lock(&place->lock);
 	sluice_tree_insert(&place->root, &placed->node);
 	bump(&place->stats.live, 1);
@@ -228,7 +128,7 @@ static bool retry_one(struct sluice_dma *dma)
 		linger(place, placed, 0);
 		return true;
 	}
-	give_ends(dma, placed);
+	sluice_place_give_ends(dma, placed);
 	if (place->config.ended)
 		place->config.ended(place->config.context, placed->orig, placed->len);
 	give_record(place, placed);
@@ -279,9 +179,9 @@ static int prepare(struct sluice_dma *dma, enum sluice_route route, uint64_t ori
 	placed->dir = (uint32_t)dir;
 	placed->end_cpu[0] = placed->end_cpu[1] = NULL;
 	*span = (struct sluice_span){.pieces = candidate->pieces, .access = access_of(dir)};
-	ret = cut(dma, placed, route, candidate->pieces, &span->n);
+	ret = sluice_place_cut(dma, placed, route, candidate->pieces, &span->n);
 	if (ret) {
-		give_ends(dma, placed);
+		sluice_place_give_ends(dma, placed);
 		give_record(dma->place, placed);
 	}
 	return ret;
@@ -297,7 +197,7 @@ static int settle(struct sluice_dma *dma, struct sluice_placed *placed, struct s
 		placed->bytes = span->bytes;
 		placed->node.start = span->dev;
 		placed->node.last = span->dev + span->bytes - 1;
-		*addr = span->dev + (placed->orig & GRANULE_MASK);
+		*addr = span->dev + (placed->orig & SLUICE_GRANULE_MASK);
 	}
 	if (!ret && !in_segment(dma, *addr, placed->len))
 		ret = sluice_share_end(place->config.share, span, 1) ? -EBUSY : -ERANGE;
@@ -311,7 +211,7 @@ static int settle(struct sluice_dma *dma, struct sluice_placed *placed, struct s
 		linger(place, placed, 1);
 		return ret;
 	}
-	give_ends(dma, placed);
+	sluice_place_give_ends(dma, placed);
 	give_record(place, placed);
 	return ret;
 }
@@ -375,7 +275,7 @@ static inline enum sluice_route route_of(const struct sluice_dma *dma, uint64_t 
 	const struct sluice_policy *policy = &dma->policy;
 	uint32_t can = dma->place->can;
 
-	if ((orig | len) & GRANULE_MASK || can & SLUICE_SHARE_WHOLE)
+	if ((orig | len) & SLUICE_GRANULE_MASK || can & SLUICE_SHARE_WHOLE)
 		return sluice_policy_route(policy, orig, len, (uint32_t)dir,
 					   can & SLUICE_SHARE_WHOLE, can & SLUICE_SHARE_JOINS);
 	/* Whole granules. */
@@ -391,7 +291,7 @@ int sluice_place_map(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum s
 	enum sluice_route route;
 
 	/* Nothing to decide: the commonest case first. */
-	if (len <= GRANULE_MASK && !(dma->place->can & SLUICE_SHARE_WHOLE))
+	if (len <= SLUICE_GRANULE_MASK && !(dma->place->can & SLUICE_SHARE_WHOLE))
 		return sluice_place_map_routed(dma, SLUICE_ROUTE_BOUNCE, orig, len, dir, mask,
 					       addr);
 	route = route_of(dma, orig, len, dir);
@@ -491,7 +391,7 @@ int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n
 static struct sluice_placed *withdraw(struct sluice_place *place, uint64_t addr, uint64_t len,
 				      enum sluice_dir dir)
 {
-	uint64_t start = addr & ~GRANULE_MASK, last = (addr + len - 1) | GRANULE_MASK;
+	uint64_t start = addr & ~SLUICE_GRANULE_MASK, last = (addr + len - 1) | SLUICE_GRANULE_MASK;
 	struct sluice_placed *found = NULL;
 	struct sluice_node *node;
 	unsigned long flags;
@@ -504,8 +404,8 @@ static struct sluice_placed *withdraw(struct sluice_place *place, uint64_t addr,
 	     i++) {
 		struct sluice_placed *placed = (struct sluice_placed *)node;
 
-		if ((placed->orig & GRANULE_MASK) == (addr & GRANULE_MASK) && placed->len == len &&
-		    placed->dir == (uint32_t)dir) {
+		if ((placed->orig & SLUICE_GRANULE_MASK) == (addr & SLUICE_GRANULE_MASK) &&
+		    placed->len == len && placed->dir == (uint32_t)dir) {
 			found = placed;
 			sluice_tree_remove(&place->root, node);
 			bump(&place->stats.live, UINT64_MAX);
@@ -522,13 +422,13 @@ static int finish(struct sluice_dma *dma, struct sluice_placed *placed,
 		  const struct sluice_span *span, bool copy)
 {
 	if (copy)
-		copy_ends(placed, 0, placed->len, false);
+		sluice_place_copy_ends(placed, 0, placed->len, false);
 	if (span->result) {
 		placed->token = span->token;
 		linger(dma->place, placed, 1);
 		return -EBUSY;
 	}
-	give_ends(dma, placed);
+	sluice_place_give_ends(dma, placed);
 	give_record(dma->place, placed);
 	return 0;
 }
@@ -555,7 +455,7 @@ int sluice_place_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum
 {
 	bool split;
 
-	if (len > GRANULE_MASK && sluice_place_tick_unmap(dma->place, addr))
+	if (len > SLUICE_GRANULE_MASK && sluice_place_tick_unmap(dma->place, addr))
 		return sluice_place_unmap_sampled(dma, addr, len, dir, flags);
 	return sluice_place_unmap_routed(dma, addr, len, dir, flags, &split);
 }
@@ -629,7 +529,7 @@ int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum 
 	for (uint32_t i = 0; node && node->start <= addr && i < SAME_MAX && !placed; i++) {
 		struct sluice_placed *one = (struct sluice_placed *)node;
 
-		at = addr - (node->start + (one->orig & GRANULE_MASK));
+		at = addr - (node->start + (one->orig & SLUICE_GRANULE_MASK));
 		if (at <= one->len && len <= one->len - at &&
 		    (one->dir == (uint32_t)dir || one->dir == SLUICE_BIDIRECTIONAL))
 			placed = one;
@@ -640,7 +540,7 @@ int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum 
 		return sluice_dma_refuse(dma);
 	/* The record stays: nobody syncs what is being unmapped. */
 	if (len && dir != (to_device ? SLUICE_FROM_DEVICE : SLUICE_TO_DEVICE))
-		copy_ends(placed, at, len, to_device);
+		sluice_place_copy_ends(placed, at, len, to_device);
 	return 0;
 }
 

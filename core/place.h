@@ -44,6 +44,22 @@ static inline bool sluice_place_owns(const struct sluice_dma *dma, uint64_t addr
 	       !sluice_load_acquire_ptr((void *const *)&dma->pool->chunks[c].meta);
 }
 
+#define SLUICE_GRANULE_MASK ((uint64_t)SLUICE_GRANULE_BYTES - 1)
+
+/*
+ * place_ends.c: the pieces of a mapping, in order; granules for its ends are taken from the pool, whatever is returned.
+ * 0, or what sluice_pool_alloc() returned.
+ */
+int sluice_place_cut(struct sluice_dma *dma, struct sluice_placed *placed, enum sluice_route route,
+		     struct sluice_piece *pieces, uint32_t *n);
+/* Bytes of a buffer that lie in them. */
+uint64_t sluice_place_end_bytes(uint64_t orig, uint64_t len);
+/* Copy what of the ends overlaps [at, at + len) of the buffer, one way or the other. */
+void sluice_place_copy_ends(const struct sluice_placed *placed, uint64_t at, uint64_t len,
+			    bool to_device);
+/* Scrub the granules at the ends and give them back. */
+void sluice_place_give_ends(struct sluice_dma *dma, struct sluice_placed *placed);
+
 /* place_auto.c: the same with a route that has been chosen, and the choice itself. */
 int sluice_place_map_routed(struct sluice_dma *dma, enum sluice_route route, uint64_t orig,
 			    uint64_t len, enum sluice_dir dir, uint32_t mask, uint64_t *addr);

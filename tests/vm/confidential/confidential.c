@@ -123,11 +123,51 @@ static void note_free(u64 phys)
 		atomic_inc(&freed);
 }
 
+/*
+ * What is put into the pool: sluice_pool_add(pool, meta, cpu, dev, bytes), one at a time. It is looked at just
+ * before the pool has it, under the pool's lock: when sluice_pool_add() returns somebody may have mapped some of it.
+ */
+static struct {
+	struct task_struct *by; /* NULL: nobody, or it has been looked at */
+	void *cpu;
+	u32 bytes;
+} adding;
+
+/* sluice_runs_insert(), which sluice_pool_add() calls; an interrupt's unmap does so, too. */
+static void look_at_adding(void)
+{
+	if (READ_ONCE(adding.by) != current || !in_task())
+		return;
+	if (memchr_inv(adding.cpu, 0, adding.bytes))
+		atomic_inc(&unscrubbed);
+	WRITE_ONCE(adding.by, NULL);
+}
+
+static int add_enters(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	adding.cpu = (void *)regs->dx;
+	adding.bytes = regs->r8;
+	if (!is_shared(virt_to_phys(adding.cpu)))
+		atomic_inc(&unshared);
+	WRITE_ONCE(adding.by, current);
+	return 0;
+}
+
+static int add_returns(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	/* Not looked at is as bad. */
+	if (READ_ONCE(adding.by) == current && !regs_return_value(regs))
+		atomic_inc(&unscrubbed);
+	WRITE_ONCE(adding.by, NULL);
+	return 0;
+}
+
 /* Functions that are replaced, for calls from sluice.ko, or looked at: they have no instead. */
 static struct patch {
 	const char *symbol;
 	void *instead;
 	bool by_page; /* its first argument is one, not an address */
+	void (*look)(void);
 	struct ftrace_ops ops;
 	bool there;
 } patches[] = {
@@ -136,6 +176,7 @@ static struct patch {
 	{.symbol = "sluice_memory_is_private", .instead = yes},
 	{.symbol = "free_pages"},
 	{.symbol = "__free_pages", .by_page = true},
+	{.symbol = "sluice_runs_insert", .look = look_at_adding},
 };
 
 static bool from_sluice(unsigned long at)
@@ -154,37 +195,13 @@ static void entered(unsigned long ip, unsigned long parent, struct ftrace_ops *o
 
 	if (!regs)
 		return;
-	if (!patch->instead)
+	if (patch->look)
+		patch->look();
+	else if (!patch->instead)
 		note_free(patch->by_page ? page_to_phys((struct page *)regs->di)
 					 : virt_to_phys((void *)regs->di));
 	else if (from_sluice(parent))
 		regs->ip = (unsigned long)patch->instead;
-}
-
-/* What is put into the pool: sluice_pool_add(pool, meta, cpu, dev, bytes). */
-struct adding {
-	void *cpu;
-	u32 bytes;
-};
-
-static int add_enters(struct kretprobe_instance *ri, struct pt_regs *regs)
-{
-	struct adding *adding = (void *)ri->data;
-
-	adding->cpu = (void *)regs->dx;
-	adding->bytes = regs->r8;
-	if (!is_shared(virt_to_phys(adding->cpu)))
-		atomic_inc(&unshared);
-	return 0;
-}
-
-static int add_returns(struct kretprobe_instance *ri, struct pt_regs *regs)
-{
-	struct adding *adding = (void *)ri->data;
-
-	if (!regs_return_value(regs) && memchr_inv(adding->cpu, 0, adding->bytes))
-		atomic_inc(&unscrubbed);
-	return 0;
 }
 
 /* What a device is told: sluice_dma_map(dma, orig, len, dir, addr), sluice_dma_alloc(dma, len, addr, cpu). */
@@ -220,7 +237,7 @@ static int told(struct kretprobe_instance *ri, struct pt_regs *regs)
 	}
 
 static struct kretprobe probes[] = {
-	PROBE("sluice_pool_add", sizeof(struct adding), add_enters, add_returns),
+	PROBE("sluice_pool_add", 0, add_enters, add_returns),
 	PROBE("sluice_dma_map", sizeof(struct telling), map_enters, told),
 	PROBE("sluice_dma_alloc", sizeof(struct telling), alloc_enters, told),
 };
