@@ -25,15 +25,16 @@
  * been emptied is one run again.
  *
  * Bound of a call: one look at each of at most 21 rows and 8 bins, twice for a short run; at most
- * 3 * LOOK runs looked at one by one; 2 list insertions and 3 removals; and one store for every
- * chunk that the run reaches into.
+ * LOOK runs looked at one by one (with an alignment, LOOK_MORE in each bin above as well); 2 list
+ * insertions and 3 removals; and one store for every chunk that the run reaches into.
  */
 #include "internal.h"
 
 #define SHELF_SHIFT 3
-#define WIDE_ROW    10 /* from here on a row is one bin */
-#define SHORT	    4u /* granules */
-#define LOOK	    4u /* runs of a bin looked at one by one */
+#define WIDE_ROW    10	/* from here on a row is one bin */
+#define SHORT	    4u	/* granules */
+#define LOOK	    16u /* runs looked at one by one in the bin that fits best */
+#define LOOK_MORE   4u	/* and in each other one, for an alignment */
 
 static const struct sluice_run_link none;
 
@@ -127,26 +128,18 @@ static void run_unlink(struct sluice_pool *pool, uint32_t g, uint32_t count)
 	}
 }
 
-/* Look at a few runs of a bin, from its lowest zone on, for one that holds count aligned granules.
+/*
+ * Look for a run of a bin that holds count aligned granules: at the first one of each zone, from the lowest on. How
+ * long those are stands in the lists' heads; a second one in a zone would be one more line that nobody has looked at for long.
  */
 static struct sluice_run_link look(const struct sluice_pool *pool, uint32_t bin, uint32_t count,
-				   uint32_t align)
+				   uint32_t align, uint32_t most)
 {
-	uint32_t looked = 0;
-
-	for (uint64_t zones = pool->bin_zones[bin]; zones; zones &= zones - 1) {
+	for (uint64_t zones = pool->bin_zones[bin]; zones && most; zones &= zones - 1, most--) {
 		struct sluice_run_link run = pool->runs[bin][__builtin_ctzll(zones)];
 
-		while (run.link) {
-			const struct sluice_granule *granule = granule_of(pool, run.link - 1);
-
-			if (run.count >= (uint64_t)count + runs_skip(pool, run.link - 1, align))
-				return run;
-			if (++looked == LOOK)
-				return none;
-			run.link = granule->next;
-			run.count = granule->next_count;
-		}
+		if (run.count >= (uint64_t)count + runs_skip(pool, run.link - 1, align))
+			return run;
 	}
 	return none;
 }
@@ -226,7 +219,7 @@ static struct sluice_run_link search(const struct sluice_pool *pool, uint32_t co
 		return search_high(pool, count);
 	/* The bin that count itself falls into fits best, but only some of its runs may do. */
 	row = row_of(count);
-	found = look(pool, bin_at(row, shelf_of(count, row)), count, align);
+	found = look(pool, bin_at(row, shelf_of(count, row)), count, align, LOOK);
 	/* Any run this long holds an aligned one. At most 2^20 + 2^9, so no overflow. */
 	if (!found.link)
 		found = search_low(pool, count + align - 1);
@@ -235,7 +228,8 @@ static struct sluice_run_link search(const struct sluice_pool *pool, uint32_t co
 	     rows &= rows - 1) {
 		row = (uint32_t)__builtin_ctz(rows);
 		for (uint32_t map = pool->shelves[row]; !found.link && map; map &= map - 1)
-			found = look(pool, bin_at(row, (uint32_t)__builtin_ctz(map)), count, align);
+			found = look(pool, bin_at(row, (uint32_t)__builtin_ctz(map)), count, align,
+				     LOOK_MORE);
 	}
 	return found;
 }
