@@ -16,6 +16,7 @@
  */
 #include <errno.h>
 
+#include "ledger.h"
 #include "shadow.h"
 
 #define BUDGET 32 /* chains in each direction in one step */

@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "session.h"
 #include "shadow.h"

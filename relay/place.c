@@ -159,10 +159,17 @@ static void copy_in(struct queue *q, const struct part *p)
 
 #define PAGE 4096u
 
+/*
+ * With so much of a queue in flight no processor's own cache (1 or 2 MiB) holds both what is in the pool and where it
+ * goes in the guest, and what is moved there is written past it.
+ */
+#define STREAM (2u << 20)
+
 static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 {
 	uint8_t *from = q->shadow->pool + p->at;
 	uint64_t gpa = p->gpa, left = len, have;
+	bool stream = q->held >= STREAM;
 
 	for (; left; gpa += have, left -= have, from += have) {
 		uint8_t *to = guest_at(&q->shadow->guest, gpa, left, &have);
@@ -173,7 +180,7 @@ static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 			memset(from, 0, left);
 			return;
 		}
-		move_and_clear(to, from, have);
+		move_and_clear(to, from, have, stream);
 		dirty_mark(&q->shadow->dirty, gpa, have);
 		stats_add(&q->stats.copies, 1);
 	}

@@ -26,6 +26,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "session.h"
 #include "shadow.h"

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "shadow.h"
 #include "state.h"
