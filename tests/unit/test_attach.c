@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "relay/queue.h"
 #include "relay/shadow.h"
 #include "relay/state.h"
 
