@@ -97,10 +97,11 @@ void place_back(struct queue *q, struct flight *f, uint32_t len);
 void place_chain_of(const struct flight *f, struct chain *c);
 
 /**
- * place_keep - the other way round, for a flight that is not placed; @q has a large record free if
- * @f had one
+ * place_keep - the other way round, for a flight that is not placed
+ *
+ * Return: false if the chain is long and @q has no large record free; it has if @f had one.
  */
-void place_keep(struct queue *q, struct flight *f, const struct chain *c);
+bool place_keep(struct queue *q, struct flight *f, const struct chain *c);
 
 /**
  * place_large_init - all of a queue's large records are free

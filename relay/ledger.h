@@ -17,6 +17,9 @@ struct relay;
 struct shadow;
 struct vu_msg;
 
+/* Of what an earlier relay has left, read anew from what the guest may have changed since. */
+#define LEDGER_TOO_LONG "more long chains have been left in flight than a relay ever has"
+
 /* ledger.c */
 
 /* GET_INFLIGHT_FD and SET_INFLIGHT_FD (session.h). */

@@ -273,8 +273,12 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 			}
 			unhold(q, len);
 		}
+		/* Small parts and rounding can make a chain longer here than it is. If this one alone goes beyond what
+		 * a queue may ever have, waiting is no use. */
 		if (len <= PAGE)
-			return -ENOSPC;
+			return above_share(q->shadow, f->held + len) > q->shadow->room / 2
+				       ? -E2BIG
+				       : -ENOSPC;
 		len = (len / 2 + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	}
 }
@@ -453,20 +457,22 @@ void place_chain_of(const struct flight *f, struct chain *c)
 	c->nin = (uint16_t)(n - c->nout);
 }
 
-void place_keep(struct queue *q, struct flight *f, const struct chain *c)
+bool place_keep(struct queue *q, struct flight *f, const struct chain *c)
 {
 	uint32_t n = 0;
 
+	f->nout = f->nin = 0;
 	f->out = c->out;
 	f->in = c->in;
 	for (uint32_t i = 0; i < (uint32_t)c->nout + c->nin; i++) {
 		struct part *p = new_part(q, f, n);
 
 		if (!p)
-			break;
+			return false;
 		*p = (struct part){.gpa = c->segs[i].gpa, .len = c->segs[i].len & 0x7fffffff};
 		n++;
 	}
 	f->nout = c->nout;
 	f->nin = c->nin;
+	return true;
 }

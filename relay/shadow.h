@@ -61,7 +61,6 @@ struct shadow_options {
 	uint64_t pool_size;
 	uint64_t pool_max;
 	uint64_t poll_ns;
-	int64_t drain_ms;
 	bool huge_pages;
 	unsigned int threads; /* that serve queues; 1: the one that does all else, too */
 };
@@ -82,6 +81,9 @@ struct shadow {
 	struct dirty dirty;
 	void *ledger; /* the in-flight buffer of the front-end, or NULL */
 	size_t ledger_len;
+	uint64_t ledger_dev; /* which file it is in, and where */
+	uint64_t ledger_ino;
+	uint64_t ledger_offset;
 	uint16_t ledger_queues;
 	uint16_t ledger_num;
 	uint64_t refused[REFUSALS];

@@ -236,6 +236,12 @@ static void g4_no_used_entry_harms(void **state)
 		answer_or_kill(p, 0);
 		vm_echo_end(&p->vm, 0, sins[i].answered);
 		s->sin = SIN_NONE;
+		/* One of the entries that it wrote may have been right when it was read: then the chain is used, which the
+		 * backend does not know, and where it writes the next one nobody looks. */
+		if (sins[i].sin == SIN_STORM) {
+			device_kill(&p->device);
+			device_start(&p->device);
+		}
 		pair_well(p);
 	}
 	after = relay_weight(p->rig);
