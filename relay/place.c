@@ -161,15 +161,26 @@ static void copy_in(struct queue *q, const struct part *p)
 
 /*
  * With so much of a queue in flight no processor's own cache (1 or 2 MiB) holds both what is in the pool and where it
- * goes in the guest, and what is moved there is written past it.
+ * goes in the guest, and what is moved there is written past it. A batch that comes back at once lowers it for a moment:
+ * so it ends well below of where it begins.
  */
-#define STREAM (2u << 20)
+#define STREAM	   (2u << 20)
+#define STREAM_END (STREAM / 4)
+
+static bool streams(struct queue *q)
+{
+	if (q->held >= STREAM)
+		q->streams = true;
+	else if (q->held < STREAM_END)
+		q->streams = false;
+	return q->streams;
+}
 
 static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 {
 	uint8_t *from = q->shadow->pool + p->at;
 	uint64_t gpa = p->gpa, left = len, have;
-	bool stream = q->held >= STREAM;
+	bool stream = streams(q);
 
 	for (; left; gpa += have, left -= have, from += have) {
 		uint8_t *to = guest_at(&q->shadow->guest, gpa, left, &have);

@@ -51,6 +51,7 @@ struct queue {
 	bool waits;	/* its next chain found no room; said in full */
 	bool tried;	/* and is about to be tried once more, before the queue sleeps */
 	bool whole;	/* used lengths are not believed */
+	bool streams;	/* so much is in flight that it is brought back past the caches (place.c) */
 	bool in_order;	/* the guest gets its chains back in the order in which it offered them */
 	uint8_t honest; /* short used lengths that were right, up to USED_LEN_TRUST */
 	uint16_t large_free;
