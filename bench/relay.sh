@@ -22,8 +22,10 @@
 # which charges the copying with everything else that it does, spinning included; "copying-alone" takes
 # of that time what perf finds in copying and clearing. Beside that, what memcpy reaches in the same round
 # on the same working set (bench/relay/copy.c): in its own caches, and ("peer") while another processor does
-# with the blocks what the backend does; "clear" is the relay's own loop in place of memcpy.
-# ("peer-shared") while that has the same processor.
+# with the blocks what the backend does, or ("peer-shared") while that has the same processor, or ("paced") while it hands
+# the blocks over at the pace at which requests went through the relay in this round, which is the comparison that counts: "alone" and
+# "peer" have each block again before others have driven it out of the cache. "clear" and "stream" are the relay's own loops in place
+# of memcpy.
 # For depth 1, "hops": what the way there and back costs if nobody does anything with what goes by
 # (bench/relay/hops.c), directly and through a third process, for a backend that is as busy as the direct one was
 # in this round: the least that can be had with a backend that sleeps, on these processors.
@@ -153,12 +155,15 @@ pool_high() {
 
 # copies JOB: what the machine can do in the job's direction.
 copies() {
-	local direction=back what
-	[ "$1" = 128k-read-qd32 ] || direction=in
-	for what in memcpy clear; do
-		sample $what "$1-copying-alone" "$("$COPY" alone 131072 32 0.3 $what)" MiB/s
-		sample $what-peer "$1-copying-alone" "$("$COPY" $direction 131072 32 0.3 $what)" MiB/s
-		sample $what-peer-shared "$1-copying-alone" "$("$COPY" $direction-shared 131072 32 0.3 $what)" MiB/s
+	local direction=back kinds="memcpy clear stream" pace what
+	[ "$1" = 128k-read-qd32 ] || { direction=in kinds=memcpy; }
+	pace=$(awk -F, -v r="$ROUND" -v j="$1" \
+		'$1 == r && $2 != "direct" && $3 == j { printf "%.0f\n", $4 * 8; exit }' "$CSV")
+	for what in $kinds; do
+		sample "$what" "$1-copying-alone" "$("$COPY" alone 131072 32 0.3 "$what")" MiB/s
+		sample "$what-peer" "$1-copying-alone" "$("$COPY" $direction 131072 32 0.3 "$what")" MiB/s
+		sample "$what-peer-shared" "$1-copying-alone" "$("$COPY" $direction-shared 131072 32 0.3 "$what")" MiB/s
+		sample "$what-paced" "$1-copying-alone" "$("$COPY" $direction 131072 32 0.3 "$what" "${pace:-20000}")" MiB/s
 	done
 }
 
@@ -198,7 +203,7 @@ profile() {
 	case $4 in
 	131072)
 		awk -v ns=$ns -v block="$4" -v iops="$(cut -d' ' -f1 "$VM_DIR/load")" '
-			/mem(cpy|move|set)|move_and_clear|by_lines/ { part += $1 / 100 }
+			/mem(cpy|move|set)|move_and_clear|by_lines|past_caches/ { part += $1 / 100 }
 			END { print iops * 3.25 * block / 1048576 / (part * ns / 1e9) }' "$VM_DIR/profile" >"$VM_DIR/cost"
 		sample shadow "$1-copying-alone" "$(cat "$VM_DIR/cost")" MiB/s
 		;;
@@ -275,7 +280,7 @@ done
 
 # table: medians as Markdown, from the CSV.
 table() {
-	awk -F, -v order="${candidates[*]} yield sleep memcpy clear memcpy-peer clear-peer memcpy-peer-shared clear-peer-shared" '
+	awk -F, -v order="${candidates[*]} yield sleep memcpy clear stream memcpy-peer clear-peer stream-peer memcpy-peer-shared clear-peer-shared stream-peer-shared memcpy-paced clear-paced stream-paced" '
 		NR == 1 { next }
 		!($3 in unit) { jobs[++nj] = $3; unit[$3] = $5 }
 		{ v[$2, $3, ++n[$2, $3]] = $4 }
@@ -291,12 +296,12 @@ table() {
 			return m % 2 ? s[mid] : (s[mid] + s[mid + 1]) / 2
 		}
 		END {
-			print "| job | candidate | median | lowest | highest | of direct, or of memcpy-peer |"
+			print "| job | candidate | median | lowest | highest | of direct, or of memcpy-paced |"
 			print "|---|---|---|---|---|---|"
 			nc = split(order, c, " ")
 			for (j = 1; j <= nj; j++) {
 				job = jobs[j]
-				against = ("direct", job, 1) in v ? "direct" : "memcpy-peer"
+				against = ("direct", job, 1) in v ? "direct" : "memcpy-paced"
 				base = (against, job, 1) in v ? median(against, job) : 0
 				for (i = 1; i <= nc; i++) {
 					if (!n[c[i], job])

@@ -44,19 +44,27 @@ size_t sluice_cache_size(void)
 	return (sizeof(struct sluice_cache) + 63) & ~(size_t)63;
 }
 
-static uint32_t depth_of(uint32_t kind)
-{
-	uint32_t depth = STACK_MAX / ((uint32_t)sluice_kind_units[kind] << SLUICE_UNIT_SHIFT);
+#define FIT(units)   (STACK_MAX / SLUICE_UNIT_BYTES / (units))
+#define DEPTH(units) (FIT(units) < 2 ? 2 : FIT(units) > DEPTH_MAX ? DEPTH_MAX : FIT(units))
 
-	return depth < 2 ? 2 : depth > DEPTH_MAX ? DEPTH_MAX : depth;
-}
+#define RUN(n)	     DEPTH(16u * (n))
+#define FOUR_RUNS(n) (RUN(n) + RUN(n + 1) + RUN(n + 2) + RUN(n + 3))
+#define SOME_RUNS(n) (FOUR_RUNS(n) + FOUR_RUNS(n + 4) + FOUR_RUNS(n + 8) + FOUR_RUNS(n + 12))
+_Static_assert(DEPTH(14) == DEPTH_MAX, "as deep as any, like those of the shorter slots");
+_Static_assert(STACK_SLOTS == SLUICE_POOL_CLASSES * DEPTH_MAX + SOME_RUNS(1) + SOME_RUNS(17) +
+				      SOME_RUNS(33) + SOME_RUNS(49),
+	       "room for each stack, and no more");
 
 void sluice_cache_init(struct sluice_cache *cache)
 {
+	uint32_t next = 0;
+
 	sluice_zero(cache, sizeof(*cache));
 	sluice_lock_init(&cache->lock);
-	for (uint32_t kind = 0; kind < CACHE_KINDS; kind++)
-		cache->depth[kind] = (uint8_t)depth_of(kind);
+	for (uint32_t kind = 0; kind <= CACHE_KINDS; kind++) {
+		cache->stack[kind].base = cache->stack[kind].top = (uint16_t)next;
+		next += kind < CACHE_KINDS ? DEPTH(sluice_kind_units[kind]) : 0;
+	}
 }
 
 struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_t *index,
@@ -113,11 +121,12 @@ static void one_to_pool(struct sluice_pool *pool, uint32_t unit, uint32_t kind)
 /* The n oldest slots of a stack are not in it any more. */
 static void forget(struct sluice_cache *cache, uint32_t kind, uint32_t n)
 {
-	uint32_t *stack = cache->stack[kind], left = cache->height[kind] - n;
+	uint32_t *stack = cache->slot + cache->stack[kind].base,
+		 left = cache_height(cache, kind) - n;
 
 	for (uint32_t i = 0; i < left; i++)
 		stack[i] = stack[i + n];
-	cache->height[kind] = (uint8_t)left;
+	cache->stack[kind].top = (uint16_t)(cache->stack[kind].base + left);
 	sluice_store_u32(&cache->held, cache->held - n * sluice_kind_units[kind]);
 }
 
@@ -131,7 +140,7 @@ static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		return;
 	flags = sluice_lock(&pool->lock);
 	for (uint32_t i = 0; i < n; i++)
-		to_pool(pool, cache->stack[kind][i], kind);
+		to_pool(pool, cache->slot[cache->stack[kind].base + i], kind);
 	sluice_pool_check_low(pool);
 	sluice_unlock(&pool->lock, flags);
 	forget(cache, kind, n);
@@ -142,7 +151,7 @@ static uint32_t next_stack(struct sluice_cache *cache)
 {
 	uint32_t kind = cache->next, looked = 0;
 
-	while (!cache->height[kind] && ++looked < CACHE_KINDS)
+	while (!cache_height(cache, kind) && ++looked < CACHE_KINDS)
 		kind = kind + 1 < CACHE_KINDS ? kind + 1 : 0;
 	cache->next = kind + 1 < CACHE_KINDS ? kind + 1 : 0;
 	return kind;
@@ -152,7 +161,7 @@ static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
 {
 	uint32_t kind = next_stack(cache);
 
-	give_back(pool, cache, kind, cache->height[kind]);
+	give_back(pool, cache, kind, cache_height(cache, kind));
 }
 
 /*
@@ -166,9 +175,9 @@ static void economize(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	if (!cache->held || sluice_pool_in_runs(pool) + bytes <= pool->stats.used_max)
 		return;
 	kind = next_stack(cache);
-	n = cache->height[kind] < BATCH ? cache->height[kind] : BATCH;
+	n = cache_height(cache, kind) < BATCH ? cache_height(cache, kind) : BATCH;
 	for (uint32_t i = 0; i < n; i++)
-		to_pool(pool, cache->stack[kind][i], kind);
+		to_pool(pool, cache->slot[cache->stack[kind].base + i], kind);
 	forget(cache, kind, n);
 }
 
@@ -182,16 +191,13 @@ static void give_back_long(struct sluice_pool *pool, struct sluice_cache *cache,
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < LONG_KINDS && n < BATCH && cache->held > units; i++) {
-		uint32_t kind = FIRST_LONG + cache->next_long, *stack = cache->stack[kind];
+		uint32_t kind = FIRST_LONG + cache->next_long;
 
 		cache->next_long = cache->next_long + 1 < LONG_KINDS ? cache->next_long + 1 : 0;
-		if (!cache->height[kind])
+		if (!cache_height(cache, kind))
 			continue;
-		to_pool(pool, stack[0], kind);
-		for (uint32_t k = 1; k < cache->height[kind]; k++)
-			stack[k - 1] = stack[k];
-		cache->height[kind]--;
-		sluice_store_u32(&cache->held, cache->held - sluice_kind_units[kind]);
+		to_pool(pool, cache->slot[cache->stack[kind].base], kind);
+		forget(cache, kind, 1);
 		n++;
 	}
 	sluice_pool_check_low(pool);
@@ -202,7 +208,7 @@ static void give_back_long(struct sluice_pool *pool, struct sluice_cache *cache,
 static void empty(struct sluice_pool *pool, struct sluice_cache *cache)
 {
 	for (uint32_t kind = 0; cache->held && kind < CACHE_KINDS; kind++)
-		give_back(pool, cache, kind, cache->height[kind]);
+		give_back(pool, cache, kind, cache_height(cache, kind));
 }
 
 /* Empty the caches of other CPUs that hold anything. True if any did. */
@@ -297,15 +303,10 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		uint32_t first = *unit, units = sluice_kind_units[class];
 
 		*unit = first + (uint32_t)__builtin_ctz(taken) * units;
-		for (taken &= taken - 1; taken; taken &= taken - 1) {
-			uint32_t more = first + (uint32_t)__builtin_ctz(taken) * units;
-
-			note_kind(pool, more, class);
-			cache_push(cache, class, more);
-		}
-		note_kind(pool, *unit, class);
+		for (taken &= taken - 1; taken; taken &= taken - 1)
+			cache_push(cache, class, first + (uint32_t)__builtin_ctz(taken) * units);
 	} else {
-		note_kind(pool, *unit, run_kind(count));
+		note_kind(pool, g, run_kind(count));
 	}
 	return true;
 }
@@ -353,7 +354,7 @@ static uint32_t longer(const struct sluice_cache *cache, uint32_t kind)
 	uint32_t most = kind + (kind - SLUICE_POOL_CLASSES + 1) / 8;
 
 	while (++kind <= most && kind < CACHE_KINDS) {
-		if (cache->height[kind])
+		if (cache_height(cache, kind))
 			return kind;
 	}
 	return NO_KIND;
@@ -410,8 +411,8 @@ void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache
 	if (!low)
 		give_back_another(pool, cache, limit);
 	if (kind < CACHE_KINDS && !low && sluice_kind_units[kind] <= limit) {
-		if (cache->height[kind] == cache->depth[kind])
-			give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);
+		if (cache_full(cache, kind))
+			give_back(pool, cache, kind, (cache_height(cache, kind) + 1u) / 2);
 		if (cache->held + sluice_kind_units[kind] > limit)
 			give_back_long(pool, cache, limit - sluice_kind_units[kind]);
 		if (cache->held + sluice_kind_units[kind] > limit)
@@ -443,7 +444,7 @@ static void halve(struct sluice_pool *pool, struct sluice_cache *cache)
 	for (uint32_t kind = 0; kind < CACHE_KINDS; kind++) {
 		unsigned long flags = sluice_lock(&cache->lock);
 
-		give_back(pool, cache, kind, (cache->height[kind] + 1u) / 2);
+		give_back(pool, cache, kind, (cache_height(cache, kind) + 1u) / 2);
 		sluice_unlock(&cache->lock, flags);
 	}
 }

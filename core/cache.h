@@ -10,7 +10,14 @@
 
 #include "internal.h"
 
-#define DEPTH_MAX 32u /* slots in a stack */
+#define DEPTH_MAX   32u	 /* slots in a stack */
+#define STACK_SLOTS 632u /* in all of them */
+
+/* Where a stack lies in slot[]: it ends where the next one begins. */
+struct sluice_stack {
+	uint16_t base;
+	uint16_t top; /* where the next slot goes */
+};
 
 struct sluice_cache {
 	struct sluice_lock lock;
@@ -20,9 +27,8 @@ struct sluice_cache {
 	uint32_t another;   /* the cache that is looked at next */
 	uint64_t allocs, misses;
 	uint64_t taken, given; /* units of slots, through this cache */
-	uint8_t height[CACHE_KINDS];
-	uint8_t depth[CACHE_KINDS];		/* the most that height may be */
-	uint32_t stack[CACHE_KINDS][DEPTH_MAX]; /* unit numbers */
+	struct sluice_stack stack[CACHE_KINDS + 1];
+	uint32_t slot[STACK_SLOTS]; /* unit numbers */
 };
 
 /*
@@ -37,16 +43,26 @@ SLUICE_RARE int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cach
 SLUICE_RARE void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache,
 					uint32_t unit, uint32_t kind);
 
+static inline uint32_t cache_height(const struct sluice_cache *cache, uint32_t kind)
+{
+	return (uint32_t)cache->stack[kind].top - cache->stack[kind].base;
+}
+
+static inline bool cache_full(const struct sluice_cache *cache, uint32_t kind)
+{
+	return cache->stack[kind].top == cache->stack[kind + 1].base;
+}
+
 static inline void cache_push(struct sluice_cache *cache, uint32_t kind, uint32_t unit)
 {
-	cache->stack[kind][cache->height[kind]++] = unit;
+	cache->slot[cache->stack[kind].top++] = unit;
 	sluice_store_u32(&cache->held, cache->held + sluice_kind_units[kind]);
 }
 
 static inline uint32_t cache_pop(struct sluice_cache *cache, uint32_t kind)
 {
 	sluice_store_u32(&cache->held, cache->held - sluice_kind_units[kind]);
-	return cache->stack[kind][--cache->height[kind]];
+	return cache->slot[--cache->stack[kind].top];
 }
 
 /* Lock this CPU's cache, or another one if it is busy; index is the number of the one that it is.
@@ -97,7 +113,7 @@ static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cach
 	uint32_t kind = kind_for(size, align), unit;
 	uint64_t units;
 
-	if (kind < CACHE_KINDS && cache->height[kind]) {
+	if (kind < CACHE_KINDS && cache_height(cache, kind)) {
 		unit = cache_pop(cache, kind);
 		units = sluice_kind_units[kind];
 	} else {
@@ -120,8 +136,7 @@ static inline void cache_give(struct sluice_pool *pool, struct sluice_cache *cac
 
 	sluice_store_u32(&slot->record->tag, TAG_FREE);
 	cache->given += slot->size >> SLUICE_UNIT_SHIFT;
-	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low) &&
-	    cache->height[kind] < cache->depth[kind] &&
+	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low) && !cache_full(cache, kind) &&
 	    cache->held + sluice_kind_units[kind] <= sluice_load_u32(&pool->cache_limit))
 		cache_push(cache, kind, unit);
 	else

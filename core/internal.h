@@ -70,30 +70,24 @@ struct sluice_granule {
 };
 
 struct sluice_chunk {
-	/* What each map and unmap reads; written while nobody else knows the chunk. */
-	uint8_t *cpu;
-	uint32_t granules; /* 512, or fewer in a short chunk */
-	uint32_t rank;	   /* of those that are there; by it the zones are made */
-	/*
-	 * Under the lock, and written by each trip to the pool: in lines of its own therefore, but near by,
-	 * and a line further on, because processors fetch a line's twin along.
-	 */
-	uint8_t apart[64];
+	/* A line of its own: of all that is in this struct but the runs' granules, a trip to the pool touches no other. */
 	uint64_t heads[GRANULES / 64] __attribute__((aligned(64)));
-	uint32_t joined;       /* 1 if joined to the chunk before */
-	uint32_t free;	       /* granules in free runs */
-	uint32_t reserved;     /* granules in reserves */
-	uint32_t lead;	       /* the run that reaches in from the chunk before: number + 1, or 0 */
+	/* What is looked at where runs reach across chunks, or chunks come and go. */
+	uint32_t lead;	   /* the run that reaches in from the chunk before: number + 1, or 0 */
+	uint32_t granules; /* 512, or fewer in a short chunk */
+	uint32_t joined;   /* 1 if joined to the chunk before */
+	uint32_t rank;	   /* of those that are there; what the zones of a sparse window go by */
+	uint32_t reserved; /* granules in reserves */
 	uint32_t next_present; /* the list of all chunks that are there: number + 1 */
 	struct sluice_granule granule[GRANULES] __attribute__((aligned(64)));
 	/* Four to a line, and none across two. */
 	struct sluice_record record[UNITS] __attribute__((aligned(64)));
 	/*
-	 * The kind of the slot that starts here, or did last. Written when it is taken from the pool, while
-	 * its tag says that it is free, and read by who has claimed it: so it never changes while it is
-	 * read. In a cache it stays what it is.
+	 * The kind of the slots that start in this granule, or did last: a slab has slots of one kind only, and where a run
+	 * starts nothing else does. Written when the run is taken or the slab is cut, while all their tags say that
+	 * they are free, and read by who has claimed one: so it never changes while it is read.
 	 */
-	uint8_t kind[UNITS];
+	uint8_t kind[GRANULES] __attribute__((aligned(64)));
 };
 
 static inline uint32_t head_make(uint32_t kind, uint32_t class, uint32_t count)
@@ -125,10 +119,20 @@ static inline void sluice_prefetch(const void *line)
 	__builtin_prefetch(line, 1);
 }
 
+/* Whether nothing of a chunk is in an allocated run. Under the lock. */
+static inline bool chunk_all_free(const struct sluice_chunk *chunk)
+{
+	uint64_t heads = 0;
+
+	for (uint32_t word = 0; word < GRANULES / 64; word++)
+		heads |= chunk->heads[word];
+	return !heads && !chunk->lead && chunk->granules == GRANULES;
+}
+
 /* The chunk of a granule that is known to be in one. Under the lock. */
 static inline struct sluice_chunk *chunk_of(const struct sluice_pool *pool, uint32_t g)
 {
-	return pool->chunks[g >> CHUNK_INDEX];
+	return pool->chunks[g >> CHUNK_INDEX].meta;
 }
 
 static inline struct sluice_granule *granule_of(const struct sluice_pool *pool, uint32_t g)
@@ -142,13 +146,14 @@ static inline void prefetch_run(const struct sluice_pool *pool, uint32_t g)
 	const struct sluice_chunk *chunk = chunk_of(pool, g);
 
 	sluice_prefetch(chunk->heads);
-	sluice_prefetch(&chunk->free);
 	sluice_prefetch(&chunk->granule[g % GRANULES]);
 }
 
 static inline uint32_t zone_of(const struct sluice_pool *pool, uint32_t g)
 {
-	return (chunk_of(pool, g)->rank << CHUNK_INDEX | g % GRANULES) >> pool->zone_shift;
+	uint32_t at = pool->sparse ? chunk_of(pool, g)->rank << CHUNK_INDEX | g % GRANULES : g;
+
+	return at >> pool->zone_shift;
 }
 
 static inline uint64_t granule_dev(const struct sluice_pool *pool, uint32_t g)
@@ -204,7 +209,7 @@ static inline void runs_set_lead(struct sluice_pool *pool, uint32_t g, uint32_t 
 				 uint32_t lead)
 {
 	for (uint32_t c = (g >> CHUNK_INDEX) + 1; c <= (g + count - 1) >> CHUNK_INDEX; c++)
-		sluice_store_u32(&pool->chunks[c]->lead, lead);
+		sluice_store_u32(&pool->chunks[c].meta->lead, lead);
 }
 
 /* Granules of a run in the highest non-empty bin, 0 if all is taken. */
@@ -276,12 +281,14 @@ bool sluice_slab_reclaim(struct sluice_pool *pool);
 static inline bool slot_at(const struct sluice_pool *pool, uint64_t unit, uint32_t kind,
 			   uint64_t size, struct sluice_slot *slot)
 {
-	struct sluice_chunk *chunk = sluice_load_acquire_ptr((void **)&pool->chunks[unit / UNITS]);
+	struct sluice_chunk *chunk =
+		sluice_load_acquire_ptr((void **)&pool->chunks[unit / UNITS].meta);
 
 	if (!chunk)
 		return false; /* of a free slot only: its chunk has just been removed */
 
-	slot->cpu = chunk->cpu + (unit % UNITS << SLUICE_UNIT_SHIFT);
+	slot->cpu = (uint8_t *)sluice_load_acquire_ptr((void **)&pool->chunks[unit / UNITS].cpu) +
+		    (unit % UNITS << SLUICE_UNIT_SHIFT);
 	slot->dev = pool->dev + (unit << SLUICE_UNIT_SHIFT);
 	slot->size = size;
 	slot->record = &chunk->record[unit % UNITS];
@@ -298,7 +305,7 @@ static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t
 			    uint32_t *head)
 {
 	const struct sluice_chunk *chunk =
-		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX]);
+		sluice_load_acquire_ptr((void **)&pool->chunks[g >> CHUNK_INDEX].meta);
 	uint32_t in_chunk = g % GRANULES, word = in_chunk / 64;
 	const struct sluice_chunk *home = chunk;
 	uint64_t bits;
@@ -316,7 +323,7 @@ static inline bool last_run(const struct sluice_pool *pool, uint32_t g, uint32_t
 		if (!lead)
 			return false;
 		*first = lead - 1;
-		home = sluice_load_acquire_ptr((void **)&pool->chunks[*first >> CHUNK_INDEX]);
+		home = sluice_load_acquire_ptr((void **)&pool->chunks[*first >> CHUNK_INDEX].meta);
 		if (!home)
 			return false;
 	}
@@ -352,7 +359,7 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 
 	if (at >> SLUICE_CHUNK_SHIFT >= pool->max_chunks)
 		return -ENOENT;
-	chunk = sluice_load_acquire_ptr((void **)&pool->chunks[at >> SLUICE_CHUNK_SHIFT]);
+	chunk = sluice_load_acquire_ptr((void **)&pool->chunks[at >> SLUICE_CHUNK_SHIFT].meta);
 	g = (uint32_t)(at >> SLUICE_GRANULE_SHIFT);
 	if (!chunk || g % GRANULES >= chunk->granules)
 		return -ENOENT;
@@ -385,7 +392,8 @@ static inline struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint
 {
 	uint64_t c = (dev - pool->dev) >> SLUICE_CHUNK_SHIFT; /* something large if dev is below */
 
-	return c < pool->max_chunks ? sluice_load_acquire_ptr((void **)&pool->chunks[c]) : NULL;
+	return c < pool->max_chunks ? sluice_load_acquire_ptr((void **)&pool->chunks[c].meta)
+				    : NULL;
 }
 
 static inline uint32_t unit_at(const struct sluice_pool *pool, uint64_t dev)
@@ -393,9 +401,9 @@ static inline uint32_t unit_at(const struct sluice_pool *pool, uint64_t dev)
 	return (uint32_t)((dev - pool->dev) >> SLUICE_UNIT_SHIFT) % UNITS;
 }
 
-static inline void note_kind(const struct sluice_pool *pool, uint32_t unit, uint32_t kind)
+static inline void note_kind(const struct sluice_pool *pool, uint32_t g, uint32_t kind)
 {
-	pool->chunks[unit / UNITS]->kind[unit % UNITS] = (uint8_t)kind;
+	chunk_of(pool, g)->kind[g % GRANULES] = (uint8_t)kind;
 }
 
 /*
@@ -407,12 +415,13 @@ static inline void claimed_slot(const struct sluice_pool *pool, uint64_t dev,
 {
 	uint32_t unit = unit_at(pool, dev);
 
-	slot->kind = chunk->kind[unit];
+	slot->kind = chunk->kind[unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT)];
 	if (slot->kind >= CACHE_KINDS) {
 		(void)find_slot(pool, dev, slot);
 		return;
 	}
-	slot->cpu = chunk->cpu + ((size_t)unit << SLUICE_UNIT_SHIFT);
+	slot->cpu = pool->chunks[(dev - pool->dev) >> SLUICE_CHUNK_SHIFT].cpu +
+		    ((size_t)unit << SLUICE_UNIT_SHIFT);
 	slot->dev = dev;
 	slot->size = (uint64_t)sluice_kind_units[slot->kind] << SLUICE_UNIT_SHIFT;
 	slot->record = &chunk->record[unit];

@@ -41,7 +41,7 @@ static inline bool sluice_place_owns(const struct sluice_dma *dma, uint64_t addr
 	uint64_t c = (addr - dma->pool->dev) >> SLUICE_CHUNK_SHIFT;
 
 	return c >= dma->pool->max_chunks ||
-	       !sluice_load_acquire_ptr((void *const *)&dma->pool->chunks[c]);
+	       !sluice_load_acquire_ptr((void *const *)&dma->pool->chunks[c].meta);
 }
 
 #define SLUICE_GRANULE_MASK ((uint64_t)SLUICE_GRANULE_BYTES - 1)

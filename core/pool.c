@@ -43,7 +43,7 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
 	while ((uint64_t)pool->max_present << CHUNK_INDEX >> pool->zone_shift > SLUICE_POOL_ZONES)
 		pool->zone_shift++;
 	for (uint32_t c = 0; c < pool->max_chunks; c++)
-		pool->chunks[c] = NULL;
+		pool->chunks[c] = (struct sluice_chunk_place){NULL, NULL};
 	for (uint32_t i = 0; i < pool->n_caches; i++)
 		sluice_cache_init(pool->caches[i]);
 	sluice_pool_check_low(pool);
@@ -54,17 +54,18 @@ int sluice_pool_init(struct sluice_pool *pool, const struct sluice_pool_config *
  * No run reaches across a multiple of 4 GiB, so that none crosses the segment boundary that nearly all
  * devices have.
  */
-static bool can_join(const struct sluice_pool *pool, const struct sluice_chunk *first, uint64_t c)
+static bool can_join(const struct sluice_pool *pool, uint64_t c)
 {
-	const struct sluice_chunk *second = pool->chunks[c];
+	const struct sluice_chunk_place *first = &pool->chunks[c - 1], *second = &pool->chunks[c];
 
-	return first->granules == GRANULES && first->cpu + SLUICE_CHUNK_BYTES == second->cpu &&
+	return first->meta && second->meta && first->meta->granules == GRANULES &&
+	       first->cpu + SLUICE_CHUNK_BYTES == second->cpu &&
 	       (uint32_t)granule_dev(pool, (uint32_t)c << CHUNK_INDEX) != 0;
 }
 
 static struct sluice_chunk *present_at(const struct sluice_pool *pool, uint32_t c)
 {
-	return pool->chunks[c];
+	return pool->chunks[c].meta;
 }
 
 /* The lowest rank that no chunk has. There is one. */
@@ -96,7 +97,7 @@ static uint32_t longest_span(const struct sluice_pool *pool)
 		do {
 			span += chunk->granules - chunk->reserved;
 			c++;
-			chunk = c < pool->max_chunks ? pool->chunks[c] : NULL;
+			chunk = c < pool->max_chunks ? pool->chunks[c].meta : NULL;
 		} while (chunk && chunk->joined);
 		if (span > longest)
 			longest = span;
@@ -122,7 +123,6 @@ void sluice_pool_resized(struct sluice_pool *pool)
 int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *cpu, uint64_t dev,
 		    uint32_t size)
 {
-	struct sluice_chunk *after;
 	unsigned long flags;
 	uint64_t c;
 
@@ -134,14 +134,13 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 	c = (dev - pool->dev) >> SLUICE_CHUNK_SHIFT;
 	if (c >= pool->max_chunks)
 		return -EINVAL;
-	if (pool->chunks[c])
+	if (pool->chunks[c].meta)
 		return -EBUSY;
 	if (pool->n_chunks == pool->max_present)
 		return -ENOSPC;
 
 	sluice_zero(meta, sizeof(*meta));
 	sluice_zero(cpu, size);
-	meta->cpu = cpu;
 	meta->granules = size >> SLUICE_GRANULE_SHIFT;
 	/* Not 0, which says that a slot is held: a run is marked a moment before its slot is taken. */
 	for (uint32_t unit = 0; unit < UNITS; unit++)
@@ -151,13 +150,12 @@ int sluice_pool_add(struct sluice_pool *pool, struct sluice_chunk *meta, void *c
 	meta->rank = take_rank(pool, (uint32_t)c);
 	meta->next_present = pool->present;
 	pool->present = (uint32_t)c + 1;
+	sluice_store_release_ptr((void **)&pool->chunks[c].cpu, cpu);
 	/* Release: whoever finds the chunk without the lock finds it filled in. */
-	sluice_store_release_ptr((void **)&pool->chunks[c], meta);
-	if (c > 0 && pool->chunks[c - 1])
-		meta->joined = can_join(pool, pool->chunks[c - 1], c);
-	after = c + 1 < pool->max_chunks ? pool->chunks[c + 1] : NULL;
-	if (after)
-		after->joined = can_join(pool, meta, c + 1);
+	sluice_store_release_ptr((void **)&pool->chunks[c].meta, meta);
+	meta->joined = c > 0 && can_join(pool, c);
+	if (c + 1 < pool->max_chunks && pool->chunks[c + 1].meta)
+		pool->chunks[c + 1].meta->joined = can_join(pool, c + 1);
 	sluice_runs_insert(pool, (uint32_t)c << CHUNK_INDEX, meta->granules);
 	pool->n_chunks++;
 	pool->stats.bytes += size;
@@ -176,7 +174,7 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	flags = sluice_lock(&pool->lock);
 	/* The highest that is all free. */
 	for (link = pool->present; link; link = present_at(pool, link - 1)->next_present) {
-		if (present_at(pool, link - 1)->free == GRANULES && link > found)
+		if (link > found && chunk_all_free(present_at(pool, link - 1)))
 			found = link;
 	}
 	if (!found) {
@@ -184,8 +182,8 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 		return -EBUSY;
 	}
 	c = found - 1;
-	*meta = pool->chunks[c];
-	*cpu = (*meta)->cpu;
+	*meta = pool->chunks[c].meta;
+	*cpu = pool->chunks[c].cpu;
 	*dev = granule_dev(pool, c << CHUNK_INDEX);
 	sluice_runs_withdraw(pool, c);
 	pool->ranks[(*meta)->rank / 64] &= ~(UINT64_C(1) << (*meta)->rank % 64);
@@ -193,9 +191,9 @@ int sluice_pool_remove(struct sluice_pool *pool, struct sluice_chunk **meta, voi
 	while (*before != found)
 		before = &present_at(pool, *before - 1)->next_present;
 	*before = (*meta)->next_present;
-	sluice_store_release_ptr((void **)&pool->chunks[c], NULL);
-	if (c + 1 < pool->max_chunks && pool->chunks[c + 1])
-		pool->chunks[c + 1]->joined = 0;
+	sluice_store_release_ptr((void **)&pool->chunks[c].meta, NULL);
+	if (c + 1 < pool->max_chunks && pool->chunks[c + 1].meta)
+		pool->chunks[c + 1].meta->joined = 0;
 	pool->n_chunks--;
 	pool->stats.bytes -= SLUICE_CHUNK_BYTES;
 	sluice_pool_resized(pool);

@@ -308,7 +308,7 @@ int sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache, uint
 	if (!link)
 		return -ENOSPC;
 	(void)slot_at(pool, granule_unit(link - 1), KIND_RESERVED, bytes, slot);
-	note_kind(pool, (uint32_t)granule_unit(link - 1), KIND_RESERVED);
+	note_kind(pool, link - 1, KIND_RESERVED);
 	cache_taken(cache, slot);
 	return 0;
 }

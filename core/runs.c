@@ -25,15 +25,16 @@
  * been emptied is one run again.
  *
  * Bound of a call: one look at each of at most 21 rows and 8 bins, twice for a short run; at most
- * 3 * LOOK runs looked at one by one; 2 list insertions and 3 removals; and one store for every
- * chunk that the run reaches into.
+ * LOOK runs looked at one by one (with an alignment, LOOK_MORE in each bin above as well); 2 list
+ * insertions and 3 removals; and one store for every chunk that the run reaches into.
  */
 #include "internal.h"
 
 #define SHELF_SHIFT 3
-#define WIDE_ROW    10 /* from here on a row is one bin */
-#define SHORT	    4u /* granules */
-#define LOOK	    4u /* runs of a bin looked at one by one */
+#define WIDE_ROW    10	/* from here on a row is one bin */
+#define SHORT	    4u	/* granules */
+#define LOOK	    16u /* runs looked at one by one in the bin that fits best */
+#define LOOK_MORE   4u	/* and in each other one, for an alignment */
 
 static const struct sluice_run_link none;
 
@@ -127,26 +128,18 @@ static void run_unlink(struct sluice_pool *pool, uint32_t g, uint32_t count)
 	}
 }
 
-/* Look at a few runs of a bin, from its lowest zone on, for one that holds count aligned granules.
+/*
+ * Look for a run of a bin that holds count aligned granules: at the first one of each zone, from the lowest on. How
+ * long those are stands in the lists' heads; a second one in a zone would be one more line that nobody has looked at for long.
  */
 static struct sluice_run_link look(const struct sluice_pool *pool, uint32_t bin, uint32_t count,
-				   uint32_t align)
+				   uint32_t align, uint32_t most)
 {
-	uint32_t looked = 0;
-
-	for (uint64_t zones = pool->bin_zones[bin]; zones; zones &= zones - 1) {
+	for (uint64_t zones = pool->bin_zones[bin]; zones && most; zones &= zones - 1, most--) {
 		struct sluice_run_link run = pool->runs[bin][__builtin_ctzll(zones)];
 
-		while (run.link) {
-			const struct sluice_granule *granule = granule_of(pool, run.link - 1);
-
-			if (run.count >= (uint64_t)count + runs_skip(pool, run.link - 1, align))
-				return run;
-			if (++looked == LOOK)
-				return none;
-			run.link = granule->next;
-			run.count = granule->next_count;
-		}
+		if (run.count >= (uint64_t)count + runs_skip(pool, run.link - 1, align))
+			return run;
 	}
 	return none;
 }
@@ -226,7 +219,7 @@ static struct sluice_run_link search(const struct sluice_pool *pool, uint32_t co
 		return search_high(pool, count);
 	/* The bin that count itself falls into fits best, but only some of its runs may do. */
 	row = row_of(count);
-	found = look(pool, bin_at(row, shelf_of(count, row)), count, align);
+	found = look(pool, bin_at(row, shelf_of(count, row)), count, align, LOOK);
 	/* Any run this long holds an aligned one. At most 2^20 + 2^9, so no overflow. */
 	if (!found.link)
 		found = search_low(pool, count + align - 1);
@@ -235,36 +228,20 @@ static struct sluice_run_link search(const struct sluice_pool *pool, uint32_t co
 	     rows &= rows - 1) {
 		row = (uint32_t)__builtin_ctz(rows);
 		for (uint32_t map = pool->shelves[row]; !found.link && map; map &= map - 1)
-			found = look(pool, bin_at(row, (uint32_t)__builtin_ctz(map)), count, align);
+			found = look(pool, bin_at(row, (uint32_t)__builtin_ctz(map)), count, align,
+				     LOOK_MORE);
 	}
 	return found;
 }
 
-/* Keep each chunk's count of free granules, over a run that may reach across several. */
-static void count_free(struct sluice_pool *pool, uint32_t g, uint32_t count, bool free)
-{
-	pool->free_granules = free ? pool->free_granules + count : pool->free_granules - count;
-	while (count) {
-		uint32_t n = GRANULES - g % GRANULES;
-		struct sluice_chunk *chunk = chunk_of(pool, g);
-
-		if (n > count)
-			n = count;
-		chunk->free = free ? chunk->free + n : chunk->free - n;
-		g += n;
-		count -= n;
-	}
-}
-
 void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 {
-	const struct sluice_chunk *chunk = chunk_of(pool, g);
 	uint32_t end = g + count;
 	uint32_t c = end >> CHUNK_INDEX;
 
-	count_free(pool, g, count, true);
+	pool->free_granules += count;
 
-	if (g % GRANULES || chunk->joined) {
+	if (g % GRANULES || chunk_of(pool, g)->joined) {
 		uint32_t head = granule_of(pool, g - 1)->head;
 
 		if (head_kind(head) == KIND_FREE) {
@@ -273,9 +250,12 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 			run_unlink(pool, g, head_count(head));
 		}
 	}
-	/* Is there anything after the end, in the same chunk or in one that is joined to it? */
-	if (end % GRANULES ? end % GRANULES < chunk_of(pool, end)->granules
-			   : c < pool->max_chunks && pool->chunks[c] && pool->chunks[c]->joined) {
+	/*
+	 * Is there anything after the end, in the same chunk or in one that is joined to it? (After the last granule of a
+	 * short chunk there are heads that never said so.)
+	 */
+	if (end % GRANULES ||
+	    (c < pool->max_chunks && pool->chunks[c].meta && pool->chunks[c].meta->joined)) {
 		uint32_t head = granule_of(pool, end)->head;
 
 		if (head_kind(head) == KIND_FREE) {
@@ -298,7 +278,7 @@ static void prefetch_taken(const struct sluice_pool *pool, uint32_t g, uint32_t 
 	prefetch_run(pool, first);
 	sluice_prefetch(granule_of(pool, first + count - 1));
 	sluice_prefetch(&chunk->record[unit]);
-	sluice_prefetch(&chunk->kind[unit]);
+	sluice_prefetch(&chunk->kind[first % GRANULES]);
 }
 
 uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t align, uint32_t kind,
@@ -324,7 +304,7 @@ uint32_t sluice_runs_take(struct sluice_pool *pool, uint32_t count, uint32_t ali
 	sluice_store_u32(&granule_of(pool, g)->head, head_make(kind, class, count));
 	runs_set_head(pool, g, true);
 	runs_set_lead(pool, g, count, g + 1);
-	count_free(pool, g, count, false);
+	pool->free_granules -= count;
 	return g + 1;
 }
 
@@ -343,10 +323,10 @@ static uint32_t free_run_of(const struct sluice_pool *pool, uint32_t g)
 	uint32_t c = g >> CHUNK_INDEX, first = 0;
 	uint32_t head;
 
-	while (chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES &&
+	while (chunk_all_free(chunk_of(pool, c << CHUNK_INDEX)) &&
 	       chunk_of(pool, c << CHUNK_INDEX)->joined)
 		c--;
-	if (c == g >> CHUNK_INDEX || chunk_of(pool, c << CHUNK_INDEX)->free == GRANULES)
+	if (c == g >> CHUNK_INDEX || chunk_all_free(chunk_of(pool, c << CHUNK_INDEX)))
 		return c << CHUNK_INDEX;
 	/* The last granule of chunk c is free, or the run could not reach beyond it. */
 	if (!last_run(pool, (c << CHUNK_INDEX) + GRANULES - 1, &first, &head))
@@ -360,7 +340,7 @@ void sluice_runs_withdraw(struct sluice_pool *pool, uint32_t c)
 	uint32_t end = first + head_count(granule_of(pool, first)->head);
 
 	run_unlink(pool, first, end - first);
-	count_free(pool, g, GRANULES, false);
+	pool->free_granules -= GRANULES;
 	if (first < g)
 		run_link(pool, first, g - first);
 	if (end > g + GRANULES)

@@ -100,6 +100,8 @@ static uint32_t cut(struct sluice_pool *pool, uint32_t class)
 
 	if (!link)
 		return 0;
+	for (uint32_t i = 0; i < classes[class].granules; i++)
+		note_kind(pool, link - 1 + i, class);
 	granule_of(pool, link - 1)->free_slots = all_free(class);
 	pool->stats.slabs += (uint64_t)classes[class].granules << SLUICE_GRANULE_SHIFT;
 	return link;

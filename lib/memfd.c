@@ -20,6 +20,7 @@
 #include <sluice/memfd.h>
 
 #define META_ALIGN 64u
+#define HUGE_BYTES ((size_t)2 << 20)
 
 static size_t meta_stride(void)
 {
@@ -79,12 +80,32 @@ static void say_space(void *context)
 	syscall(SYS_futex, &memfd->space, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* The private memory of a pool of that many chunks. */
-static int alloc_private(struct sluice_memfd *memfd, uint64_t chunks, uint32_t n_caches)
+/*
+ * What is known about the chunks. A map looks at it all over the place, and with 7 % of a large pool in pages of 4 KiB it is
+ * as often the way to the line that is waited for as the line itself: in huge pages, where the system has them (it may
+ * have switched them off: then not). Only as much of it as is written at once in any case, so that nothing is
+ * taken that would not be; what a pool grows by is in ordinary ones.
+ */
+static void *alloc_chunks(uint64_t chunks, uint64_t at_first)
+{
+	size_t bytes = chunks * meta_stride(), huge = at_first * meta_stride() & ~(HUGE_BYTES - 1);
+	void *memory;
+
+	if (!huge)
+		return aligned_alloc(META_ALIGN, bytes);
+	memory = aligned_alloc(HUGE_BYTES, (bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1));
+	if (memory)
+		(void)madvise(memory, huge, MADV_HUGEPAGE);
+	return memory;
+}
+
+/* The private memory of a pool of up to so many chunks, and so many to begin with. */
+static int alloc_private(struct sluice_memfd *memfd, uint64_t chunks, uint64_t at_first,
+			 uint32_t n_caches)
 {
 	memfd->chunks = calloc(chunks, sizeof(*memfd->chunks));
 	memfd->caches = calloc(n_caches, sizeof(*memfd->caches));
-	memfd->chunk_memory = aligned_alloc(META_ALIGN, chunks * meta_stride());
+	memfd->chunk_memory = alloc_chunks(chunks, at_first);
 	memfd->cache_memory = aligned_alloc(META_ALIGN, n_caches * sluice_cache_size());
 	if (!memfd->chunks || !memfd->caches || !memfd->chunk_memory || !memfd->cache_memory)
 		return -ENOMEM;
@@ -121,7 +142,7 @@ static int create(const struct sluice_memfd_config *want, struct sluice_memfd **
 	memset(memfd, 0, sizeof(*memfd));
 	memfd->fd = memfd->wake_fd = memfd->stop_fd = -1;
 	memfd->size_min = size;
-	ret = alloc_private(memfd, count, config.n_caches);
+	ret = alloc_private(memfd, count, size >> SLUICE_CHUNK_SHIFT, config.n_caches);
 	if (ret)
 		goto fail;
 	config.chunks = memfd->chunks;
@@ -222,7 +243,7 @@ static int grow(struct sluice_memfd *memfd, int32_t want)
 	int added = 0;
 
 	for (uint64_t c = 0; added < want && c < memfd->pool.max_chunks; c++) {
-		if (!memfd->chunks[c] && !add_chunk(memfd, c))
+		if (!memfd->chunks[c].meta && !add_chunk(memfd, c))
 			added++;
 	}
 	return added;

@@ -147,7 +147,7 @@ static int bar_open(struct sluice_mem *mem, void **cpu, u64 *dev, u32 *bytes)
 
 	if (mem->gone)
 		return -ENODEV;
-	while (c < mem->nr_chunks && mem->chunks[c])
+	while (c < mem->nr_chunks && mem->chunks[c].meta)
 		c++;
 	if (c == mem->nr_chunks)
 		return -ENOSPC;

@@ -17,7 +17,7 @@
 static void free_private(struct sluice_mem *mem)
 {
 	for (u32 i = 0; mem->chunks && i < mem->nr_places; i++)
-		vfree(mem->chunks[i]);
+		vfree(mem->chunks[i].meta);
 	kvfree(mem->chunks);
 	for (u32 i = 0; mem->caches && i < mem->nr_caches; i++)
 		kvfree(mem->caches[i]);

@@ -71,7 +71,7 @@ struct sluice_mem {
 	u64 last;      /* no device address is above */
 	bool gone;     /* it has been unplugged: nothing may be mapped any more */
 	struct sluice_pool pool;
-	struct sluice_chunk **chunks;
+	struct sluice_chunk_place *chunks;
 	u32 nr_places;		      /* for chunks, in the pool's window */
 	u32 nr_chunks;		      /* that it may have at a time */
 	struct sluice_cache **caches; /* one for each CPU */

@@ -20,9 +20,10 @@
  * waiting for those. A backend that answers late, wrongly, or not at all is given up, and tried
  * again from the start.
  *
- * In mode shadow one that is given up while requests are with it gets time to finish them, since it
+ * One that is given up while requests are with it gets time to finish them, since it
  * may go on with them whatever becomes of the connection: only the sending side is closed at first, and no
- * new connection is made until the backend has closed its own, or that has taken too long.
+ * new connection is made until the backend has closed its own. In mode shadow not if that takes too long: there
+ * it cannot reach what the next one uses. In mode filter it can, since both have the guest's ring and pool.
  */
 #include <errno.h>
 #include <poll.h>
@@ -43,27 +44,6 @@ uint64_t backend_features(const struct relay *r)
 	/* ACCESS_PLATFORM is between the guest and the front-end. PROTOCOL is between the relay and
 	 * the backend, whatever the front-end thinks of it. */
 	return (r->fe.features & ~VU_BIT(VIRTIO_F_ACCESS_PLATFORM)) | VU_BIT(VU_F_PROTOCOL);
-}
-
-void backend_close(struct relay *r)
-{
-	struct backend *be = &r->be;
-
-	if (be->fd >= 0)
-		close(be->fd);
-	if (be->channel >= 0)
-		close(be->channel);
-	be->fd = be->channel = -1;
-	be->agreed = 0;
-	be->agreed_set = be->memory_live = false;
-	for (unsigned int i = 0; i < VU_MEM_SLOTS; i++)
-		r->mem.regions[i].pushed = false;
-	for (unsigned int i = 0; i < RING_MAX; i++) {
-		r->rings[i].recover |= r->rings[i].live;
-		r->rings[i].live = false;
-	}
-	if (r->shadow)
-		shadow_backend_gone(r);
 }
 
 /*
@@ -123,21 +103,42 @@ static void part(struct relay *r)
 {
 	struct backend *be = &r->be;
 
-	if (!r->shadow || !shadow_at_work(r->shadow) || vu_left(be->fd))
+	if (vu_left(be->fd) || !(r->shadow ? shadow_at_work(r->shadow) : rings_at_work(r)))
 		return;
 	parting_ends(be);
 	/* What it may still send is not read: it has been given up. */
 	shutdown(be->fd, SHUT_WR);
 	be->parting = be->fd;
-	be->parting_until = relay_now_ms() + r->shadow->options.drain_ms;
+	be->parting_until = relay_now_ms() + r->drain_ms;
 	be->fd = -1;
+}
+
+void backend_close(struct relay *r)
+{
+	struct backend *be = &r->be;
+
+	part(r);
+	if (be->fd >= 0)
+		close(be->fd);
+	if (be->channel >= 0)
+		close(be->channel);
+	be->fd = be->channel = -1;
+	be->agreed = 0;
+	be->agreed_set = be->memory_live = false;
+	for (unsigned int i = 0; i < VU_MEM_SLOTS; i++)
+		r->mem.regions[i].pushed = false;
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		r->rings[i].recover |= r->rings[i].live;
+		r->rings[i].live = false;
+	}
+	if (r->shadow)
+		shadow_backend_gone(r);
 }
 
 void backend_lost(struct relay *r, const char *why)
 {
 	if (r->be.fd < 0)
 		return;
-	part(r);
 	backend_close(r);
 	if (!r->be.missed)
 		relay_log_peer("the backend is away (%s); the front-end is kept, and its requests "
@@ -452,7 +453,7 @@ static int replay(struct relay *r)
 	return r->be.fd < 0 ? -ENOTCONN : rc;
 }
 
-/* Whether a connection that was given up is closed, or has had the time for it. */
+/* Whether a connection that was given up is closed, or, in mode shadow, has had the time for it. */
 static bool let_go(struct relay *r)
 {
 	struct backend *be = &r->be;
@@ -462,16 +463,19 @@ static bool let_go(struct relay *r)
 		return true;
 	if (late && be->parting_said < 2)
 		relay_log_peer("the backend has still not closed its end of the connection that "
-			       "was given up: it is connected to again, and may run requests "
-			       "twice");
+			       "was given up: %s",
+			       r->shadow ? "it is connected to again, and may run requests twice"
+					 : "it can still write to the guest's ring and buffers, so "
+					   "nothing is started beside it. Kill it and start it "
+					   "again");
 	else if (!late && !be->parting_said)
 		relay_log_peer("the backend has not closed its end of the connection that was "
 			       "given up, so it may be at work on requests of it: it is not "
-			       "connected to again before it has, for %d seconds at most. If it "
+			       "connected to again before it has%s. If it "
 			       "hangs, kill it and start it again",
-			       (int)(r->shadow->options.drain_ms / 1000));
+			       r->shadow ? " or --drain is over" : "");
 	be->parting_said = late ? 2 : 1;
-	return late;
+	return late && r->shadow;
 }
 
 int backend_connect(struct relay *r)

@@ -111,6 +111,7 @@ static const struct allowed shadow[] = {
 	ANY(munmap),			/* the same, when they go */
 	ANY(brk),			/* the allocator, for a pool's private data */
 	ARG(madvise, 2, MADV_DONTDUMP), /* the guest's regions */
+	ARG(madvise, 2, MADV_HUGEPAGE), /* what is known about a large pool */
 	ANY(memfd_create),		/* a pool */
 	ANY(ftruncate),			/* its size */
 	ARG(fcntl, 1, F_ADD_SEALS),	/* and that nobody changes it any more */

@@ -188,11 +188,8 @@ int device_set_status(struct relay *r, struct vu_msg *m)
 		relay_log_peer("refused SET_STATUS: a device status has eight bits");
 		return REFUSE;
 	}
-	if (!m->p.u64) {
-		setup_stop_all(r);
-		for (unsigned int i = 0; i < RING_MAX; i++)
-			r->rings[i].lost = false;
-	}
+	if (!m->p.u64)
+		setup_reset_kicks(r);
 	r->fe.status = (uint8_t)m->p.u64;
 	return session_told(backend_tell(r, m));
 }

@@ -39,11 +39,6 @@
 #define WAIT_QUIET   5000 /* ms for requests that the device has taken, before it is asked */
 #define WAIT_NOTHING 100  /* ms without any progress, where that cannot be known */
 #define WAIT_POLLED  1000 /* the same for a device that polls, and so leaves its event index alone */
-#define WAIT_AFTER                                                                                 \
-	1000 /* ms for what it finishes after it has answered, if nobody asked for the base */
-#define WAIT_ASKED 1000 /* ms that a backend has for its answer at least */
-#define SAY_AFTER  5000 /* ms after which the log says what is waited for */
-#define PING_EVERY 1000 /* ms in between: whether it is still there */
 
 /* Reaps until nothing is left that the device is known to work on before it is asked. */
 static void reap_before(struct queue *q)
@@ -65,40 +60,27 @@ static void reap_before(struct queue *q)
 	}
 }
 
-/* The same when it has answered, or has left. Its own requests are served meanwhile. */
-static void reap_after(struct relay *r, struct queue *q, uint32_t base, int64_t until)
+/* What it is still at work on when it has answered: for backend_finishes(). */
+struct answered {
+	struct queue *q;
+	uint32_t base;
+};
+
+static uint32_t open_requests(void *arg)
 {
-	int64_t begin = relay_now_ms(), ping = begin + PING_EVERY;
-	bool said = false;
+	const struct answered *a = arg;
+	struct queue *q = a->q;
 
-	while (q->back_on && !q->shadow->backend_broke && !driver_end_untaken(&q->back, base)) {
-		bool left = vu_left(r->be.fd);
-		struct pollfd p = {.fd = r->be.channel, .events = POLLIN};
-		int64_t now = relay_now_ms();
-
+	if (q->back_on && !q->shadow->backend_broke)
 		flow_reap_rest(q);
-		if (left || now >= until || (now - begin >= WAIT_AFTER && vu_left(r->fe.fd)))
-			return;
-		if (!said && now - begin >= SAY_AFTER) {
-			said = true;
-			relay_log_peer(
-				"ring %u is to be stopped, and the backend is still at work on %u "
-				"requests of it: the front-end waits for them, %d seconds at most. "
-				"To end it sooner, see to the backend's storage, or kill the "
-				"backend",
-				q->index, q->back.busy, (int)((until - now) / 1000));
-		}
-		if (poll(&p, 1, 1) > 0)
-			backchan_serve(r);
-		if (now >= ping) {
-			backend_ping(r);
-			ping = relay_now_ms() + PING_EVERY;
-		}
-	}
+	if (!q->back_on || q->shadow->backend_broke || driver_end_untaken(&q->back, a->base))
+		return 0;
+	return q->back.busy;
 }
 
 static void stop(struct relay *r, struct queue *q, bool asked, int64_t until)
 {
+	struct answered a = {.q = q};
 	struct shadow *s = r->shadow;
 	int64_t left;
 	struct vu_msg m;
@@ -114,8 +96,9 @@ static void stop(struct relay *r, struct queue *q, bool asked, int64_t until)
 	if (backend_ask(r, &m, left > WAIT_ASKED ? (int)left : WAIT_ASKED))
 		return;
 	r->rings[q->index].live = false;
-	reap_after(r, q, m.p.state.num, asked ? until : relay_now_ms() + WAIT_AFTER);
-	if (!q->back_on || s->backend_broke || driver_end_untaken(&q->back, m.p.state.num))
+	a.base = m.p.state.num;
+	if (backend_finishes(r, q->index, open_requests, &a,
+			     asked ? until : relay_now_ms() + WAIT_AFTER))
 		return;
 	if (vu_left(r->be.fd))
 		backend_lost(r, "it left while a ring was being stopped");
@@ -126,7 +109,7 @@ static void stop(struct relay *r, struct queue *q, bool asked, int64_t until)
 bool drain(struct relay *r, struct queue *q, bool asked)
 {
 	struct shadow *s = r->shadow;
-	int64_t until = relay_now_ms() + (asked ? s->options.drain_ms : WAIT_DRAIN);
+	int64_t until = relay_now_ms() + (asked ? r->drain_ms : WAIT_DRAIN);
 
 	if (r->rings[q->index].live && r->be.fd >= 0 && q->back_on)
 		stop(r, q, asked, until);

@@ -268,6 +268,14 @@ static int take_oldest(struct driver_end *d, uint16_t *flight, uint32_t *len, co
 	return d->batch ? 2 : 1;
 }
 
+/* Packed: whether a descriptor whose second half is this has been used. */
+static bool is_used(const struct driver_end *d, uint64_t half)
+{
+	uint16_t flags = (uint16_t)(half >> 48);
+
+	return !!(flags & VRING_AVAIL) == d->used_wrap && !!(flags & VRING_USED) == d->used_wrap;
+}
+
 int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const char **why,
 		    uint32_t *bad)
 {
@@ -277,12 +285,13 @@ int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const
 
 	if (d->batch)
 		return take_oldest(d, flight, len, why, bad);
-	if (!driver_end_pending(d))
-		return 0;
 	if (d->packed) {
-		/* Acquire: the buffer has been written (2.8.21.1). Length and id come with it. */
+		/* Acquire: the buffer has been written (2.8.21.1). Length and id come with the flags, in this one
+		 * load: of a second one the device could make an entry that it has not used. */
 		uint64_t half = __atomic_load_n(&d->desc[2 * d->used + 1], __ATOMIC_ACQUIRE);
 
+		if (!is_used(d, half))
+			return 0;
 		if (!d->busy)
 			return refuse(why, "a descriptor is marked used, but none is in flight",
 				      bad, d->used);
@@ -294,6 +303,8 @@ int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const
 		const uint32_t *entry = (const uint32_t *)(const void *)(d->device + 2) + 2 * i;
 
 		ahead = (uint16_t)(idx - d->used);
+		if (!ahead)
+			return 0;
 		if (ahead > d->busy)
 			return refuse(why, "the used index is ahead of what is in flight", bad,
 				      idx);
@@ -314,14 +325,11 @@ int driver_end_reap(struct driver_end *d, uint16_t *flight, uint32_t *len, const
 
 bool driver_end_pending(const struct driver_end *d)
 {
-	uint16_t flags;
-
 	if (d->batch)
 		return true;
 	if (!d->packed)
 		return vring_acquire16(&d->device[1]) != d->used;
-	flags = (uint16_t)(vring_load64(&d->desc[2 * d->used + 1]) >> 48);
-	return !!(flags & VRING_AVAIL) == d->used_wrap && !!(flags & VRING_USED) == d->used_wrap;
+	return is_used(d, vring_load64(&d->desc[2 * d->used + 1]));
 }
 
 void driver_end_quiet(struct driver_end *d)

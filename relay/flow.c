@@ -16,6 +16,7 @@
  */
 #include <errno.h>
 
+#include "ledger.h"
 #include "shadow.h"
 
 #define BUDGET 32 /* chains in each direction in one step */
@@ -203,6 +204,14 @@ static void break_guest(struct queue *q, enum refusal what, const char *why)
 	shadow_refused(q, "guest", what, why, chain.bad, chain.bad_len);
 }
 
+static void break_too_big(struct queue *q)
+{
+	chain.bad = (uint64_t)chain.out + chain.in;
+	chain.bad_len = 0;
+	break_guest(q, REFUSED_TOO_BIG,
+		    "a chain is longer than the pool can hold; raise --pool-max");
+}
+
 static bool send_parked(struct queue *q)
 {
 	uint16_t n = q->parked;
@@ -221,8 +230,14 @@ static bool send_parked(struct queue *q)
 	}
 	nsg = place(q, f);
 	if (nsg < 0) {
-		place_keep(q, f, &chain);
-		return no_room(q);
+		(void)place_keep(q, f, &chain); /* it was kept before */
+		if (nsg != -E2BIG)
+			return no_room(q);
+		/* It was not for the pool that it was in before. None goes down any more: a driver that gets no
+		 * answer resets its device. */
+		q->parked = FLIGHT_NONE;
+		break_too_big(q);
+		return false;
 	}
 	got_room(q);
 	send_down(q, n, (uint32_t)nsg);
@@ -270,9 +285,7 @@ static bool send_next(struct queue *q)
 		q->fetched--;
 		if (rc != -E2BIG)
 			return no_room(q);
-		chain.bad = (uint64_t)chain.out + chain.in;
-		break_guest(q, REFUSED_TOO_BIG,
-			    "a chain is longer than the pool can hold; raise --pool-max");
+		break_too_big(q);
 		return false;
 	}
 	got_room(q);

@@ -15,9 +15,9 @@
  * stays stopped with a message.
  *
  * Why writing into the driver's ring is safe while the driver runs:
- *   - no device runs it: the connection that the dead backend had is closed. (A process that is
- *     killed loses its memory before its sockets. One that only lost its connection may still be
- *     finishing requests; it had better exit, and the log says that it is away.)
+ *   - no device runs it: the connection that the dead backend had is closed, by the backend or by its
+ *     death (a process that is killed loses its memory before its sockets). One that has been given up and keeps its end
+ *     may still be finishing requests, and is waited for (backend_parted())
  *   - the driver writes the slot of the avail index and those after it, and at most num requests
  *     are open, so these slots are not [used, avail), whose requests are open. It never reads or
  *     writes those again before they are used (virtio 1.2, 2.7.13: the ring is write-only for it)
@@ -299,6 +299,17 @@ const char *inflight_recover(const struct inflight_start *start, const struct ri
 	*base = used;
 	*count = pending;
 	return NULL;
+}
+
+uint32_t inflight_open(const struct ring *ring, const struct ring_area *area, uint16_t base)
+{
+	uint16_t used, avail;
+
+	if (!get_index(area->used, ring->used, &used) ||
+	    !get_index(area->avail, ring->avail, &avail) || (uint16_t)(avail - used) > ring->num ||
+	    (uint16_t)(base - used) > (uint16_t)(avail - used))
+		return 0;
+	return (uint16_t)(base - used);
 }
 
 bool inflight_skip(const struct ring *ring, const struct ring_area *area, uint16_t *base)

@@ -56,6 +56,16 @@ const char *inflight_recover(const struct inflight_start *start, const struct ri
 			     uint16_t *base, uint16_t *count);
 
 /**
+ * inflight_open - how many requests before a base have not been completed
+ * @ring: split ring
+ * @base: up to which the backend says that it has taken them
+ *
+ * Return: that number; 0 also if the ring cannot be read, or @base is not between its indices. (A driver that has
+ * begun anew without a word may have cleared it.)
+ */
+uint32_t inflight_open(const struct ring *ring, const struct ring_area *area, uint16_t base);
+
+/**
  * inflight_skip - where a ring that cannot be recovered may go on
  * @base: set to the avail index: nothing that was open is run again
  *

@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "session.h"
 #include "shadow.h"
@@ -102,6 +103,16 @@ void ledger_close(struct shadow *s)
 	guest_watch_also(&s->guest, 1, NULL, 0);
 }
 
+/* Whether it is the buffer that is in use. */
+static bool is_same(const struct shadow *s, const struct vu_inflight *v, int fd)
+{
+	struct stat st;
+
+	return s->ledger && s->ledger_len == v->bytes && s->ledger_offset == v->offset &&
+	       s->ledger_queues == v->queues && s->ledger_num == v->num && fd >= 0 &&
+	       !fstat(fd, &st) && s->ledger_dev == st.st_dev && s->ledger_ino == st.st_ino;
+}
+
 int ledger_set(struct relay *r, struct vu_msg *m)
 {
 	const struct vu_inflight v = m->p.inflight;
@@ -110,9 +121,16 @@ int ledger_set(struct relay *r, struct vu_msg *m)
 	struct stat st;
 	void *map;
 
+	/* QEMU gives it again whenever it starts the device, also where flights of a stopped ring are noted in it. */
+	if (is_same(s, &v, fd)) {
+		close(fd);
+		return DONE;
+	}
 	for (unsigned int i = 0; i < RING_MAX; i++) {
 		if (s->queues[i].guest_on) {
-			relay_log_peer("refused SET_INFLIGHT_FD: ring %u is running", i);
+			relay_log_peer("refused SET_INFLIGHT_FD: ring %u is running, or has "
+				       "requests noted in the one before",
+				       i);
 			goto refuse;
 		}
 	}
@@ -135,6 +153,9 @@ int ledger_set(struct relay *r, struct vu_msg *m)
 	ledger_close(s);
 	s->ledger = map;
 	s->ledger_len = v.bytes;
+	s->ledger_dev = st.st_dev;
+	s->ledger_ino = st.st_ino;
+	s->ledger_offset = v.offset;
 	guest_watch_also(&s->guest, 1, map, v.bytes);
 	s->ledger_queues = v.queues;
 	s->ledger_num = v.num;
@@ -195,7 +216,11 @@ static void recover(struct queue *q, struct ledger_queue *l)
 		f->id = chain.id;
 		f->count = chain.count;
 		f->since = q->loop->now;
-		place_keep(q, f, &chain);
+		if (!place_keep(q, f, &chain)) {
+			q->broken = true;
+			shadow_refused(q, "guest", REFUSED_CHAIN, LEDGER_TOO_LONG, chain.id, i);
+			return;
+		}
 	}
 	q->parked = q->first;
 	q->guest.next = q->guest.seen = (uint16_t)(q->guest.used + n);

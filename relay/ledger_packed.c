@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "shadow.h"
 
@@ -306,7 +307,10 @@ static void recover(struct queue *q, const struct packed_queue *l)
 		f->count = chain.count;
 		f->entry = left[i].entry;
 		f->since = q->loop->now;
-		place_keep(q, f, &chain);
+		if (!place_keep(q, f, &chain)) {
+			why = LEDGER_TOO_LONG;
+			n = -1;
+		}
 	}
 	if (n < 0) {
 		q->broken = true;

@@ -47,12 +47,13 @@ struct options {
 	unsigned int nshares;
 	struct shadow_options shadow;
 	bool shadowed; /* an option of shadow mode has been given */
+	int64_t drain_ms;
 	bool keep;
 };
 
 static const char usage[] =
 	"usage: sluice relay --listen FRONT.sock --backend BACK.sock --mode filter\n"
-	"                    [--share PATH|memfd:NAME]... [--keep]\n"
+	"                    [--share PATH|memfd:NAME]... [--drain SECONDS] [--keep]\n"
 	"       sluice relay --listen FRONT.sock --backend BACK.sock --mode shadow\n"
 	"                    [--pool-size 64M] [--pool-max 256M] [--hugetlb] [--poll USEC]\n"
 	"                    [--drain SECONDS] [--threads N] [--stats STATS.sock] [--keep]\n";
@@ -214,10 +215,9 @@ static int parse(int argc, char **argv, struct options *o)
 			o->shadow.poll_ns = (uint64_t)n * 1000;
 			break;
 		case 'd':
-			o->shadowed = true;
 			if (number("--drain wants seconds, 1 to 3600", optarg, 1, 3600, &n))
 				return 1;
-			o->shadow.drain_ms = (int64_t)n * 1000;
+			o->drain_ms = (int64_t)n * 1000;
 			break;
 		case 't':
 			o->shadowed = true;
@@ -251,10 +251,10 @@ static int parse(int argc, char **argv, struct options *o)
 	if (!strcmp(o->mode, "shadow") && check_shadow(o))
 		return 1;
 	if (!strcmp(o->mode, "filter") && o->shadowed)
-		return wrong("--pool-size, --pool-max, --hugetlb, --poll, --drain, --threads and "
-			     "--stats are for "
-			     "--mode shadow",
-			     NULL);
+		return wrong(
+			"--pool-size, --pool-max, --hugetlb, --poll, --threads and --stats are for "
+			"--mode shadow",
+			NULL);
 	if (o->stats && strlen(o->stats) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		return wrong("--stats: too long for a socket's path", o->stats);
 	if (strlen(o->listen) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
@@ -345,8 +345,8 @@ int sluice_relay_main(int argc, char **argv)
 {
 	static struct relay relay;
 	static struct shadow shadow;
-	static struct options o = {
-		.shadow = {.poll_ns = POLL_NS, .drain_ms = DRAIN_MS, .threads = 1}};
+	static struct options o = {.shadow = {.poll_ns = POLL_NS, .threads = 1},
+				   .drain_ms = DRAIN_MS};
 	int listener, rc;
 
 	if (parse(argc, argv, &o))
@@ -368,6 +368,7 @@ int sluice_relay_main(int argc, char **argv)
 		return 1;
 	}
 	session_init(&relay, o.shares, o.nshares);
+	relay.drain_ms = o.drain_ms;
 	if (!strcmp(o.mode, "shadow")) {
 		rc = shadow_init(&shadow, &relay, &o.shadow);
 		if (rc) {

@@ -159,10 +159,17 @@ static void copy_in(struct queue *q, const struct part *p)
 
 #define PAGE 4096u
 
+/*
+ * With so much of a queue in flight no processor's own cache (1 or 2 MiB) holds both what is in the pool and where it
+ * goes in the guest, and what is moved there is written past it.
+ */
+#define STREAM (2u << 20)
+
 static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 {
 	uint8_t *from = q->shadow->pool + p->at;
 	uint64_t gpa = p->gpa, left = len, have;
+	bool stream = q->held >= STREAM;
 
 	for (; left; gpa += have, left -= have, from += have) {
 		uint8_t *to = guest_at(&q->shadow->guest, gpa, left, &have);
@@ -173,7 +180,7 @@ static void copy_back(struct queue *q, const struct part *p, uint32_t len)
 			memset(from, 0, left);
 			return;
 		}
-		move_and_clear(to, from, have);
+		move_and_clear(to, from, have, stream);
 		dirty_mark(&q->shadow->dirty, gpa, have);
 		stats_add(&q->stats.copies, 1);
 	}
@@ -255,8 +262,12 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 			}
 			unhold(q, len);
 		}
+		/* Small parts and rounding can make a chain longer here than it is. If this one alone goes beyond what
+		 * a queue may ever have, waiting is no use. */
 		if (len <= PAGE)
-			return -ENOSPC;
+			return above_share(q->shadow, f->held + len) > q->shadow->room / 2
+				       ? -E2BIG
+				       : -ENOSPC;
 		len = (len / 2 + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	}
 }
@@ -435,20 +446,22 @@ void place_chain_of(const struct flight *f, struct chain *c)
 	c->nin = (uint16_t)(n - c->nout);
 }
 
-void place_keep(struct queue *q, struct flight *f, const struct chain *c)
+bool place_keep(struct queue *q, struct flight *f, const struct chain *c)
 {
 	uint32_t n = 0;
 
+	f->nout = f->nin = 0;
 	f->out = c->out;
 	f->in = c->in;
 	for (uint32_t i = 0; i < (uint32_t)c->nout + c->nin; i++) {
 		struct part *p = new_part(q, f, n);
 
 		if (!p)
-			break;
+			return false;
 		*p = (struct part){.gpa = c->segs[i].gpa, .len = c->segs[i].len & 0x7fffffff};
 		n++;
 	}
 	f->nout = c->nout;
 	f->nin = c->nin;
+	return true;
 }

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "shadow.h"
 
 uint16_t queue_take_flight(struct queue *q)

@@ -34,6 +34,7 @@ struct ring {
 	bool broken;  /* cannot be started until the driver sets it up anew */
 	bool recover; /* was live when the backend left: what it left undone is to be found */
 	bool lost;    /* and its base is not known either: only a reset of the device helps */
+	bool owed;    /* stopped, and not all before base has been finished: see rings.c */
 };
 
 /* Where a ring lies, in shared memory. */

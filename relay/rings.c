@@ -18,6 +18,13 @@
  * backend never hears of it. To the front-end all seems well, so that the device stays: it is the
  * firmware that waits in vain for an answer.
  *
+ * A ring that is stopped may have requests that the backend is still at work on, though it has answered for it
+ * (finish.c). A split ring shows them, between its used index and the base: they are waited for, as
+ * long as --drain says. A packed one does not; there the answer is believed. What is not finished then, or
+ * when the backend had been given up before and has not closed its end, is owed: the base is told behind it, so that
+ * nobody runs it beside that backend. If the ring is started there again, by which time that one has
+ * closed its end, what it has left is found out and given to the next.
+ *
  * After a start the kick fd is signalled, since the driver's own kick may have come before anybody
  * listened; after a recovery the call fd too, since the dead backend may have used requests and
  * not said so. One notification too many is harmless in either direction (virtio 1.2, 2.3).
@@ -88,6 +95,29 @@ static void recover(struct relay *r, unsigned int index, const struct ring_area 
 	ring->base = base;
 	relay_log_peer("ring %u: the backend left %u requests undone; the next one gets them",
 		       index, count);
+}
+
+/* It cannot be found out, because it may be going on. */
+static void withhold(struct relay *r, unsigned int index, const struct ring_area *area)
+{
+	struct ring *ring = &r->rings[index];
+	uint16_t base;
+
+	if ((r->fe.features & VU_BIT(VIRTIO_F_PACKED)) || !inflight_skip(ring, area, &base)) {
+		recover(r, index, area);
+		return;
+	}
+	ring->recover = false;
+	ring->owed = true;
+	ring->base = base;
+	/* Once for each time that it has run, but then whatever else peers have logged. */
+	if (!vu_left(r->fe.fd))
+		relay_log("ring %u is stopped, but the backend has not finished %u requests "
+			  "of it: they are not given back, since another backend would run "
+			  "them beside this one. If the ring is started here again, they go "
+			  "on; if the guest goes on elsewhere, it waits for them until its "
+			  "driver resets the device",
+			  index, inflight_open(ring, area, base));
 }
 
 static int tell_state(struct relay *r, uint32_t request, unsigned int index, uint32_t num)
@@ -171,8 +201,8 @@ static void start_ready(struct relay *r, unsigned int index)
 {
 	struct ring *ring = &r->rings[index];
 	struct ring_area area;
-	bool again = ring->recover;
 	const char *why = state_of(r, index, &area);
+	bool again;
 	int rc;
 
 	if (why) {
@@ -181,6 +211,10 @@ static void start_ready(struct relay *r, unsigned int index)
 	}
 	if (r->be.fd < 0)
 		return;
+	/* It goes on there, unless a driver has begun anew. */
+	ring->recover |= ring->owed && inflight_open(ring, &area, (uint16_t)ring->base);
+	ring->owed = false;
+	again = ring->recover;
 	rc = r->be.memory_live ? 0 : backend_memory(r, NULL);
 	if (rc == -ENOSPC) {
 		give_up(r, index, "the backend does not take as many memory regions");
@@ -220,34 +254,107 @@ void rings_start(struct relay *r)
 	}
 }
 
+/* What the backend is still at work on when it has answered: for backend_finishes(). */
+struct answered {
+	struct relay *r;
+	unsigned int index;
+	uint32_t base;
+};
+
+static uint32_t open_requests(void *arg)
+{
+	const struct answered *a = arg;
+	struct ring_area area;
+
+	if (!a->r->rings[a->index].live || state_of(a->r, a->index, &area))
+		return 0;
+	return inflight_open(&a->r->rings[a->index], &area, (uint16_t)a->base);
+}
+
+/* Whether it can be a base. */
+static bool is_base(struct relay *r, const struct answered *a, const struct vu_msg *m)
+{
+	if (m->h.size != sizeof(m->p.state) || m->p.state.index != a->index)
+		return false;
+	return (r->fe.features & VU_BIT(VIRTIO_F_PACKED)) || a->base <= UINT16_MAX;
+}
+
+/* Returns whether the backend has stopped it. If not it has been given up. */
+static bool stop(struct relay *r, unsigned int index, int64_t until)
+{
+	const bool packed = r->fe.features & VU_BIT(VIRTIO_F_PACKED);
+	struct answered a = {.r = r, .index = index};
+	struct ring *ring = &r->rings[index];
+	int64_t left = until - relay_now_ms();
+	struct vu_msg m;
+
+	vu_set(&m, VU_GET_VRING_BASE);
+	m.h.size = sizeof(m.p.state);
+	m.p.state = (struct vu_vring_state){.index = index};
+	if (backend_ask(r, &m, left > WAIT_ASKED ? (int)left : WAIT_ASKED))
+		return false;
+	a.base = m.p.state.num;
+	if (!is_base(r, &a, &m)) {
+		backend_lost(r, "it answered GET_VRING_BASE with a base that is none");
+		return false;
+	}
+	if (!packed && open_requests(&a)) {
+		/* qemu-storage-daemon 7.2 has closed it, and ends when it would notify. */
+		if (ring->call >= 0)
+			(void)tell_fd(r, VU_SET_VRING_CALL, index, ring->call);
+		if (!backend_finishes(r, index, open_requests, &a, until))
+			backend_lost(r,
+				     vu_left(r->be.fd)
+					     ? "it left while a ring was being stopped"
+					     : "it answered GET_VRING_BASE and is still at work");
+		/* It does not say so any more. */
+		ring_signal(ring->call);
+	}
+	if (!ring->live)
+		return false;
+	ring->live = false;
+	ring->base = a.base;
+	return true;
+}
+
 void rings_stop(struct relay *r, unsigned int index, bool asked)
 {
 	struct ring *ring = &r->rings[index];
 	struct ring_area area;
-	struct vu_msg m;
+	int64_t until;
 
 	if (r->shadow) {
 		shadow_ring_stop(r, index, asked);
 		return;
 	}
-	if (ring->live && r->be.fd >= 0) {
-		vu_set(&m, VU_GET_VRING_BASE);
-		m.h.size = sizeof(m.p.state);
-		m.p.state = (struct vu_vring_state){.index = index};
-		if (!backend_ask(r, &m, WAIT_DRAIN)) {
-			if (m.h.size == sizeof(m.p.state) && m.p.state.index == index &&
-			    ((r->fe.features & VU_BIT(VIRTIO_F_PACKED)) ||
-			     m.p.state.num <= UINT16_MAX)) {
-				ring->live = false;
-				ring->base = m.p.state.num;
-				return;
-			}
-			backend_lost(r, "it answered GET_VRING_BASE with a base that is none");
-		}
-	}
-	/* Giving up the backend has left it to be recovered. */
-	if (ring->recover && !state_of(r, index, &area))
+	until = relay_now_ms() + (asked ? r->drain_ms : WAIT_DRAIN);
+	if (ring->live && r->be.fd >= 0 && stop(r, index, until))
+		return;
+	/* Giving up the backend has left it to be recovered. Its other rings have had the same time by then. */
+	if (asked && r->be.parting >= 0 && r->be.parting_until > until)
+		r->be.parting_until = until;
+	if (!ring->recover || state_of(r, index, &area))
+		return;
+	if (backend_parted(r, asked ? until : 0))
 		recover(r, index, &area);
+	else
+		withhold(r, index, &area);
+}
+
+bool rings_at_work(struct relay *r)
+{
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		struct ring_area area;
+		uint16_t avail;
+
+		if (!r->rings[i].live || state_of(r, i, &area))
+			continue;
+		if ((r->fe.features & VU_BIT(VIRTIO_F_PACKED)) ||
+		    (inflight_skip(&r->rings[i], &area, &avail) &&
+		     inflight_open(&r->rings[i], &area, avail)))
+			return true;
+	}
+	return false;
 }
 
 void rings_stop_in(struct relay *r, const struct region *region)

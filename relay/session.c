@@ -26,6 +26,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "session.h"
 #include "shadow.h"
@@ -81,7 +82,7 @@ static int dispatch(struct relay *r, struct vu_msg *m)
 	case VU_SET_OWNER:
 		return device_set_owner(r, m);
 	case VU_RESET_OWNER: /* deprecated: once meant "stop all rings" */
-		setup_stop_all(r);
+		setup_reset_kicks(r);
 		return 0;
 	case VU_RESET_DEVICE:
 		return device_reset(r, m);
@@ -284,16 +285,24 @@ static int serve(struct relay *r)
 void session_init(struct relay *r, struct share *shares, unsigned int nshares)
 {
 	memory_init(&r->mem, &r->door, shares, nshares);
+	r->be.parting = -1;
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		ring_init(&r->rings[i]);
 }
 
 int session_run(struct relay *r, int fd)
 {
+	const struct backend last = r->be;
 	int rc;
 
 	r->fe = (struct frontend){.fd = fd, .channel = -1};
-	r->be = (struct backend){.fd = -1, .channel = -1, .parting = -1};
+	/* The memory may be the same, and be written to still. */
+	r->be = (struct backend){
+		.fd = -1,
+		.channel = -1,
+		.parting = last.parting,
+		.parting_until = last.parting_until,
+	};
 	r->cache.config_valid = r->cache.queues_valid = false;
 	if (backend_wait(r)) {
 		if (!r->door.gone)
@@ -310,8 +319,6 @@ int session_run(struct relay *r, int fd)
 	if (rc == 0)
 		setup_stop_all(r);
 	backend_close(r);
-	if (r->be.parting >= 0)
-		close(r->be.parting);
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		ring_reset(&r->rings[i]);
 	memory_reset(&r->mem);

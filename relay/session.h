@@ -53,6 +53,9 @@ int setup_vring_enable(struct relay *r, struct vu_msg *m);
 int setup_get_vring_base(struct relay *r, struct vu_msg *m);
 /* Stop all live rings. */
 void setup_stop_all(struct relay *r);
+/* The same for a device that is reset: each ring waits for its next kick. What the front-end said of it counts until
+ * it says something else. */
+void setup_reset_kicks(struct relay *r);
 /* The same, and forget what the front-end said of any ring. */
 void setup_reset_all(struct relay *r);
 

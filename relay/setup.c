@@ -214,6 +214,7 @@ int setup_vring_num(struct relay *r, struct vu_msg *m)
 	}
 	if ((ring->live || ring->recover) && ring->num != m->p.state.num)
 		return running("SET_VRING_NUM", m->p.state.index);
+	ring->owed = ring->owed && ring->num == m->p.state.num;
 	ring->num = m->p.state.num;
 	rings_start(r);
 	return 0;
@@ -232,6 +233,7 @@ int setup_vring_base(struct relay *r, struct vu_msg *m)
 	}
 	if (ring->live || ring->recover)
 		return running("SET_VRING_BASE", m->p.state.index);
+	ring->owed = ring->owed && ring->base == m->p.state.num;
 	ring->base = m->p.state.num;
 	return 0;
 }
@@ -254,6 +256,15 @@ int setup_vring_addr(struct relay *r, struct vu_msg *m)
 	return 0;
 }
 
+/* It is stopped, and starts again when it has been kicked again (the spec, "Ring states"). */
+static void forget_kick(struct ring *ring)
+{
+	if (ring->kick >= 0)
+		close(ring->kick);
+	ring->kick = -1;
+	ring->kick_set = ring->refused = ring->broken = false;
+}
+
 int setup_get_vring_base(struct relay *r, struct vu_msg *m)
 {
 	struct ring *ring = ring_of(r, m->p.state.index, "GET_VRING_BASE");
@@ -261,10 +272,7 @@ int setup_get_vring_base(struct relay *r, struct vu_msg *m)
 	if (!ring)
 		return REFUSE;
 	rings_stop(r, m->p.state.index, true);
-	if (ring->kick >= 0)
-		close(ring->kick);
-	ring->kick = -1;
-	ring->kick_set = ring->refused = ring->broken = false;
+	forget_kick(ring);
 	m->p.state.num = ring->base;
 	m->h.size = sizeof(m->p.state);
 	return session_reply(r, m);
@@ -354,6 +362,15 @@ void setup_stop_all(struct relay *r)
 	for (unsigned int i = 0; i < RING_MAX; i++)
 		if (r->rings[i].live || (r->shadow && r->rings[i].recover))
 			rings_stop(r, i, false);
+}
+
+void setup_reset_kicks(struct relay *r)
+{
+	setup_stop_all(r);
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		forget_kick(&r->rings[i]);
+		r->rings[i].lost = r->rings[i].owed = false;
+	}
 }
 
 void setup_reset_all(struct relay *r)

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
 #include "shadow.h"
 #include "state.h"
@@ -295,7 +296,10 @@ static void start_ready(struct relay *r, unsigned int index)
 		rc = queue_attach_back(q, backend_features(r));
 	if (rc == -EREMOTEIO)
 		backend_lost(r, "it refused the pool");
-	if (rc == -EREMOTEIO || rc == -ENOTCONN)
+	/* Huge pages may still be those of the pool that the last backend had. */
+	if (rc == -ENOMEM)
+		backend_lost(r, "there is no memory for what it is to be given");
+	if (rc == -EREMOTEIO || rc == -ENOMEM || rc == -ENOTCONN)
 		return;
 	if (rc) {
 		give_up(r, index,
@@ -332,10 +336,20 @@ void shadow_rings_start(struct relay *r)
 	}
 }
 
+/*
+ * Whether the guest's ring is still there. A ring that is stopped because its memory goes may leave flights, which
+ * cannot be given back then. They stay until it is started, in other memory.
+ */
+static bool in_memory(const struct queue *q)
+{
+	return q->guest.desc;
+}
+
 void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 {
 	struct queue *q = &r->shadow->queues[index];
 	struct ring *ring = &r->rings[index];
+	const bool ran = ring->live || ring->recover;
 	bool at_rest;
 
 	q->loop->now = now_ns();
@@ -350,27 +364,30 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 		divide(r->shadow);
 	}
 	/* Whoever serves the ring next need not know that kicks had been switched off. */
-	device_end_listen(&q->guest);
-	queue_log_ring(q);
+	if (in_memory(q)) {
+		device_end_listen(&q->guest);
+		queue_log_ring(q);
+	}
 	loop_deactivate(q);
 	q->kick = q->call = -1;
 	ring->recover = false;
-	if (at_rest && queue_hand_back(q)) {
+	if (at_rest && in_memory(q) && queue_hand_back(q)) {
 		ring->base = device_end_base(&q->guest);
 		ledger_end(q);
 		queue_detach_guest(q);
 		return;
 	}
 	ring->base = device_end_base(&q->guest);
-	if (asked && !at_rest && !vu_left(r->fe.fd))
-		relay_log_peer("ring %u is stopped, but the backend has not finished %u requests "
-			       "of it: they are not "
-			       "given back, since another backend would run them beside this one. "
-			       "If the ring is "
-			       "started here again, they go on; if the guest goes on elsewhere, it "
-			       "waits for "
-			       "them until its driver resets the device",
-			       index, q->nflights);
+	/* Once for each time that it has run, but then whatever else peers have logged. */
+	if (ran && asked && !at_rest && !vu_left(r->fe.fd))
+		relay_log("ring %u is stopped, but the backend has not finished %u requests "
+			  "of it: they are not "
+			  "given back, since another backend would run them beside this one. "
+			  "If the ring is "
+			  "started here again, they go on; if the guest goes on elsewhere, it "
+			  "waits for "
+			  "them until its driver resets the device",
+			  index, q->nflights);
 }
 
 bool shadow_at_work(const struct shadow *s)
@@ -381,15 +398,26 @@ bool shadow_at_work(const struct shadow *s)
 	return false;
 }
 
+static bool lies_in(const struct guest_region *region, const void *part)
+{
+	return (uintptr_t)part - (uintptr_t)region->host < region->v.size;
+}
+
 void shadow_stop_in(struct relay *r, const struct vu_region *v)
 {
-	for (unsigned int i = 0; i < RING_MAX; i++) {
-		const struct ring *ring = &r->rings[i];
+	const struct guest_region *region = guest_find(&r->shadow->guest, v);
 
-		if (r->shadow->queues[i].guest_on &&
-		    (ring->desc - v->user < v->size || ring->avail - v->user < v->size ||
-		     ring->used - v->user < v->size))
-			shadow_ring_stop(r, i, false);
+	for (unsigned int i = 0; region && i < RING_MAX; i++) {
+		struct queue *q = &r->shadow->queues[i];
+
+		/* Where it is mapped: the front-end may have said since where it will be next. */
+		if (!q->guest_on ||
+		    !(lies_in(region, q->guest.desc) || lies_in(region, q->guest.driver) ||
+		      lies_in(region, q->guest.device)))
+			continue;
+		shadow_ring_stop(r, i, false);
+		q->guest.desc = NULL;
+		q->guest.driver = q->guest.device = NULL;
 	}
 }
 

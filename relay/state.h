@@ -26,7 +26,9 @@
 /* How long a peer may take, in milliseconds. */
 #define WAIT_MESSAGE 10000 /* to finish a message, to make room for one, to answer a request */
 #define WAIT_DRAIN                                                                                 \
-	30000 /* for a backend to finish its requests when a ring is stopped: mode filter */
+	30000 /* for a backend to finish its requests when a ring is stopped and nobody asked for its base */
+#define WAIT_ASKED     1000 /* for its answer when it is asked for a base, at least */
+#define WAIT_AFTER     1000 /* for what it finishes after that, if nobody is there to wait for it */
 #define SAY_WAITING    5000 /* after which a wait that may be a long one is said, again and again */
 #define WAIT_BACKEND   10000 /* for a backend that is not there, when its answer is needed */
 #define WAIT_CHANNEL   1000  /* to finish a request on the backend's own channel */
@@ -82,6 +84,7 @@ struct shadow;
 
 struct relay {
 	struct shadow *shadow; /* NULL in filter mode */
+	int64_t drain_ms;      /* how long a front-end that asks for a base may be kept waiting */
 	struct door door;
 	struct frontend fe;
 	struct backend be;
@@ -120,7 +123,7 @@ void backend_lost(struct relay *r, const char *why);
  * backend_parted - whether nobody works any more on requests of a connection that was given up
  * @until: when to stop waiting for that, by relay_now_ms(); 0: not at all
  *
- * In mode shadow. A backend that is given up may have requests under way, at its disk or wherever they go. It is
+ * A backend that is given up may have requests under way, at its disk or wherever they go. It is
  * told by half-closing the connection, and a backend closes its end when it has finished with it (those
  * that do not finish their requests first are no worse than one that is killed); the kernel does that for one
  * that is killed.
@@ -130,7 +133,10 @@ void backend_lost(struct relay *r, const char *why);
 bool backend_parted(struct relay *r, int64_t until);
 
 /**
- * backend_close - end the connection without a word, at the end of a session
+ * backend_close - end the connection without a word
+ *
+ * Where the backend may be at work on something of it, it is half-closed, and outlives the session: see
+ * backend_parted().
  */
 void backend_close(struct relay *r);
 
@@ -186,6 +192,20 @@ int backend_memory(struct relay *r, struct region *gone);
  */
 uint64_t backend_features(const struct relay *r);
 
+/* finish.c */
+
+/**
+ * backend_finishes - wait for what a backend is still at work on after it has answered for a ring
+ * @index: of the ring, for the log
+ * @count: how many requests it still has; 0 as well if they are not to be waited for any more
+ * @arg:   for @count
+ * @until: when to stop waiting, by relay_now_ms(); it is sooner if a peer leaves
+ *
+ * Return: whether @count has come to 0. The backend may have been given up meanwhile.
+ */
+bool backend_finishes(struct relay *r, unsigned int index, uint32_t (*count)(void *), void *arg,
+		      int64_t until);
+
 /* rings.c */
 
 /* A ring as the backend is told it. */
@@ -227,6 +247,11 @@ void rings_start(struct relay *r);
  * Afterwards the ring's base is where the next backend has to go on, as far as that is known.
  */
 void rings_stop(struct relay *r, unsigned int index, bool asked);
+
+/**
+ * rings_at_work - whether the backend may be at work on requests of any ring
+ */
+bool rings_at_work(struct relay *r);
 
 /**
  * rings_stop_in - stop all live rings that have a part in @region, which is about to go

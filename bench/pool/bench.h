@@ -38,6 +38,9 @@ uint32_t next_length(uint64_t *state);
 /* What is no allocator: nothing at all, and a line that is written and claimed. */
 extern const struct candidate cand_nothing, cand_line;
 
+/* One line, or two, of as much memory as Sluice keeps about a pool of the size given to open(). */
+extern const struct candidate cand_cold, cand_cold_two;
+
 /*
  * ns for a map and its unmap, PAIRS_A_THREAD of each thread (1 or 2), of these lengths; 0 if there is not the memory. If
  * crossed, each unmaps what the other has mapped, and to handed is added which share of all that was.

@@ -11,7 +11,8 @@
  *   pairs	map and unmap at once, each size and the mixture; one thread, two, and two that free
  *		what the other mapped; beside them the same loops with "nothing" mapped, and with "a line"
  *   fill	latency of single maps while a share of the pool is in use, under random replacement
- *		(a map that fails is followed by another unmap and is not retried)
+ *		(a map that fails is followed by another unmap and is not retried); beside them what one
+ *		line of as much private memory takes, and two
  *   dense	payload per byte of pool at the first map that fails, after churn; and at 90 % used,
  *		which maps fail
  *   small	bytes of the pool that a short mapping takes
@@ -375,6 +376,8 @@ static void fill(void)
 				if (candidates[c]->bounded)
 					fill_one(candidates[c], pool, shares[s]);
 			}
+			fill_one(&cand_cold, pool, shares[s]);
+			fill_one(&cand_cold_two, pool, shares[s]);
 		}
 	}
 }

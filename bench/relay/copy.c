@@ -4,7 +4,7 @@
  *
  * Theory of operation
  * -------------------
- *	copy alone|in|back|in-shared|back-shared BLOCK_SIZE DEPTH SECONDS memcpy|clear
+ *	copy alone|in|back|in-shared|back-shared BLOCK_SIZE DEPTH SECONDS memcpy|clear|stream [BLOCKS_A_SECOND]
  *
  * prints MiB/s of copying blocks between two shared memories of DEPTH blocks each, as the relay does
  * between guest memory and its pool with that many requests in flight: block by block, each source
@@ -19,7 +19,12 @@
  * takes turns with the copying on the one, as the backend and the relay do while the load has the other. Only copying is
  * counted, in time of the processor.
  *
- * "clear" copies as relay/move.c does, which clears the source.
+ * All this goes as fast as it can, so that each block comes round again ten times as soon as it does through a relay and
+ * a disk, and on a machine whose caches others use, too, it makes a difference by a factor of two to
+ * three whether a line was used 100 us ago or 1 ms. So with BLOCKS_A_SECOND blocks go by at that pace, which
+ * bench/relay.sh takes from the relay.
+ *
+ * "clear" copies as relay/move.c does, which clears the source; "stream" does so past the caches.
  */
 #include <sched.h>
 #include <signal.h>
@@ -41,7 +46,9 @@
 struct copy {
 	enum { ALONE, IN, BACK } peer;
 	bool clear;
+	bool stream;
 	bool shared;
+	double turn_seconds; /* the least that half of the blocks take; 0: as fast as can be */
 	size_t block, depth;
 	uint8_t *from, *to, *file;
 	atomic_uint *turn; /* even: ours; odd: the peer's */
@@ -100,12 +107,15 @@ static uint8_t *block_of(const struct copy *c, uint8_t *memory, unsigned int hal
 /* The backend: fills what is copied back, or takes what has been copied in. Until it is killed. */
 static _Noreturn void peer(struct copy *c)
 {
+	double begin;
+
 	pin(!c->shared);
 	for (;;) {
 		unsigned int turn;
 
 		while (!((turn = atomic_load_explicit(c->turn, memory_order_acquire)) & 1))
 			sched_yield();
+		begin = now(CLOCK_MONOTONIC);
 		for (size_t i = 0; i < c->depth / 2; i++) {
 			uint8_t *f = c->file + next_random(c) % (FILE_BYTES / c->block) * c->block;
 
@@ -114,6 +124,8 @@ static _Noreturn void peer(struct copy *c)
 			else
 				memcpy(f, block_of(c, c->to, turn / 2 % 2, i), c->block);
 		}
+		while (now(CLOCK_MONOTONIC) - begin < c->turn_seconds)
+			sched_yield();
 		atomic_store_explicit(c->turn, turn + 1, memory_order_release);
 	}
 }
@@ -129,7 +141,7 @@ static double copy_half(struct copy *c, unsigned int half)
 		uint8_t *from = block_of(c, c->from, half, (i * 5 + shift) % n);
 
 		if (c->clear)
-			move_and_clear(to, from, c->block);
+			move_and_clear(to, from, c->block, c->stream);
 		else
 			memcpy(to, from, c->block);
 		/* The compiler must not know that nobody reads it. */
@@ -160,7 +172,7 @@ static bool parse(struct copy *c, int argc, char **argv, double *seconds)
 	static const char *const peers[] = {[ALONE] = "alone", [IN] = "in", [BACK] = "back"};
 	bool known = false;
 
-	if (argc != 6)
+	if (argc != 6 && argc != 7)
 		return false;
 	for (unsigned int i = 0; i < 3; i++) {
 		size_t n = strlen(peers[i]);
@@ -174,7 +186,10 @@ static bool parse(struct copy *c, int argc, char **argv, double *seconds)
 	c->block = strtoul(argv[2], NULL, 0);
 	c->depth = strtoul(argv[3], NULL, 0);
 	*seconds = strtod(argv[4], NULL);
-	c->clear = !strcmp(argv[5], "clear");
+	c->stream = !strcmp(argv[5], "stream");
+	c->clear = c->stream || !strcmp(argv[5], "clear");
+	if (argc == 7)
+		c->turn_seconds = (double)c->depth / 2 / strtod(argv[6], NULL);
 	/* 5 and 7 lead through all blocks of a half if they do not divide their number. */
 	return known && c->block && c->block <= FILE_BYTES && c->depth && !(c->depth % 2) &&
 	       c->depth % 5 && c->depth % 7 && *seconds > 0 &&
@@ -190,7 +205,7 @@ int main(int argc, char **argv)
 
 	if (!parse(&c, argc, argv, &seconds)) {
 		fprintf(stderr, "usage: copy alone|in|back|in-shared|back-shared BLOCK_SIZE DEPTH "
-				"SECONDS memcpy|clear\n"
+				"SECONDS memcpy|clear|stream [BLOCKS_A_SECOND]\n"
 				"DEPTH is even, and no multiple of 5 or 7.\n");
 		return 1;
 	}

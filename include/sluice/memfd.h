@@ -7,7 +7,7 @@
  * Whoever holds the fd of a file can map all of it, whatever part was meant: a pool that is to
  * confine somebody has to be a file of its own. This makes one, sealed so that nobody can shrink it
  * under the others' mappings (they would get SIGBUS), maps it, and fills a pool with its chunks.
- * The metadata is ordinary private memory.
+ * The metadata is ordinary private memory, of a large pool in huge pages where the system has any to give.
  *
  * The pool may grow: the file then has its largest size from the start, because whoever has mapped
  * it should not have to map it again, but only the chunks that are in the pool have memory behind
@@ -26,7 +26,7 @@
 struct sluice_memfd {
 	struct sluice_pool pool;
 	struct sluice_region region;
-	struct sluice_chunk **chunks;
+	struct sluice_chunk_place *chunks;
 	struct sluice_cache **caches;
 	void *chunk_memory;
 	void *cache_memory;

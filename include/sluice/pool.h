@@ -60,6 +60,16 @@
 /* Private data of one chunk. Opaque; sluice_chunk_size() bytes, aligned to 64. */
 struct sluice_chunk;
 
+/*
+ * A place for a chunk in the window: what is there. Here and not in the chunk, because each map and each unmap asks, and
+ * in a large pool one line for each four chunks is more likely to be in a cache than one for each. Private; the
+ * array is the caller's.
+ */
+struct sluice_chunk_place {
+	struct sluice_chunk *meta; /* NULL if there is none */
+	uint8_t *cpu;		   /* its memory */
+};
+
 struct sluice_dma;
 
 /* Private data of one CPU's cache. Opaque; sluice_cache_size() bytes, aligned to 64. */
@@ -105,7 +115,7 @@ struct sluice_run_link {
 /* A pool. The caller owns the memory; the fields are private. */
 struct sluice_pool {
 	/* One line, that every call reads and that is written seldom. */
-	struct sluice_chunk **chunks __attribute__((aligned(64)));
+	struct sluice_chunk_place *chunks __attribute__((aligned(64)));
 	struct sluice_cache **caches;
 	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
@@ -163,14 +173,14 @@ struct sluice_pool {
 
 /* What sluice_pool_init() wants to know. All memory is the caller's and is kept by the pool. */
 struct sluice_pool_config {
-	const char *name;	      /* for messages */
-	uint64_t dev;		      /* device address at which the window starts */
-	struct sluice_chunk **chunks; /* array of max_chunks */
+	const char *name;		   /* for messages */
+	uint64_t dev;			   /* device address at which the window starts */
+	struct sluice_chunk_place *chunks; /* array of max_chunks */
 	uint32_t max_chunks; /* how many chunks the window has room for, up to 524288 (1 TiB) */
 	/*
 	 * How many of them may be there at a time, at most 2048 (4 GiB) and no more than max_chunks; 0 for
 	 * all. Where chunks are found wherever there is memory, the window is all that devices reach, at
-	 * the price of 8 bytes in chunks[] for each 2 MiB of it; a lookup costs the same.
+	 * the price of 16 bytes in chunks[] for each 2 MiB of it; a lookup costs the same.
 	 */
 	uint32_t max_present;
 	struct sluice_cache **caches; /* array of n_caches, each sluice_cache_size() bytes */
@@ -212,7 +222,7 @@ SLUICE_API size_t sluice_cache_size(void);
 /**
  * sluice_chunk_size - bytes of private memory that a chunk needs
  *
- * About 7 % of a chunk: 17 bytes for each 256, and 16 for each granule.
+ * About 7 % of a chunk: 16 bytes for each 256, and 17 for each granule.
  */
 SLUICE_API size_t sluice_chunk_size(void);
 

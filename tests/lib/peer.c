@@ -117,6 +117,17 @@ static bool answer(struct script *s, struct vu_msg *m)
 	return true;
 }
 
+/* Has a process of its own keep the connection, so that another one would be accepted. */
+static void linger(struct script *s)
+{
+	if (!s->lingers || fork())
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (__atomic_load_n(&s->lingers, __ATOMIC_ACQUIRE))
+		nap();
+	_exit(0);
+}
+
 static void backend_serve(struct script *s, int fd)
 {
 	struct vu_msg m;
@@ -143,6 +154,7 @@ static void backend_serve(struct script *s, int fd)
 			s->channel_request = 0;
 		}
 	}
+	linger(s);
 	close(fd);
 	if (channel >= 0)
 		close(channel);
@@ -541,6 +553,12 @@ uint32_t fe_get_base(struct peers *rig, uint32_t index)
 	assert_int_equal(m.h.request, VU_GET_VRING_BASE);
 	assert_int_equal(m.p.state.index, index);
 	return m.p.state.num;
+}
+
+void fe_flood_log(struct peers *rig)
+{
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(fe_ack_state(rig, VU_SET_VRING_NUM, 1000, 1), 1);
 }
 
 /* ---- what the backend has seen ---- */

@@ -61,6 +61,7 @@ struct script {
 	uint32_t mute;	      /* request never to answer */
 	uint32_t short_reply; /* request to answer with half a header and silence */
 	uint32_t base;	      /* answer to GET_VRING_BASE */
+	bool lingers;	      /* does not close a connection that the relay has given up */
 	uint32_t limits[2];   /* of a disk: size_max and seg_max, if not 0 */
 	uint64_t queues;
 	uint32_t
@@ -149,6 +150,8 @@ int fe_add_pool(struct peers *rig);
 /* Set up and kick a ring of num entries whose area starts at user; returns the last ack. */
 int fe_ring(struct peers *rig, uint32_t index, uint64_t user, uint32_t num);
 uint32_t fe_get_base(struct peers *rig, uint32_t index);
+/* So many messages that are refused that what peers make the relay log is cut off. */
+void fe_flood_log(struct peers *rig);
 
 /* The layout that fe_ring() uses, as offsets from its start. */
 #define RING_AVAIL(num) (16u * (num))

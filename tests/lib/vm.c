@@ -109,8 +109,10 @@ void vm_hello(struct vm *v)
 
 	features = fe_get(rig, VU_GET_FEATURES);
 	assert_int_equal(features & want, want);
-	protocol = fe_get(rig, VU_GET_PROTOCOL_FEATURES) & QEMU_PROTOCOL &
-		   (VU_P_OWN | VU_BIT(VU_P_INFLIGHT));
+	/* The last two only of a device that a test has them offer. */
+	protocol = fe_get(rig, VU_GET_PROTOCOL_FEATURES) &
+		   (VU_P_OWN | VU_BIT(VU_P_INFLIGHT) | VU_BIT(VU_P_STATUS) |
+		    VU_BIT(VU_P_RESET_DEVICE));
 	fe_send(rig, VU_SET_PROTOCOL_FEATURES, 0, &protocol, 8, NULL, 0);
 	assert_int_equal(fe_ack(rig, VU_SET_OWNER, NULL, 0, -1), 0);
 	assert_int_equal(fe_ack_u64(rig, VU_SET_FEATURES, want, -1), 0);
@@ -119,9 +121,21 @@ void vm_hello(struct vm *v)
 void vm_memory(struct vm *v)
 {
 	for (unsigned int i = 0; i < 2; i++)
-		assert_int_equal(fe_region(v->rig, VU_ADD_MEM_REG, VM_GPA + i * VM_HALF,
-					   HALF_USER(i), VM_HALF, 0, v->file[i]),
-				 0);
+		vm_memory_comes(v, i);
+}
+
+void vm_memory_goes(struct vm *v, unsigned int half)
+{
+	assert_int_equal(fe_region(v->rig, VU_REM_MEM_REG, VM_GPA + half * VM_HALF, HALF_USER(half),
+				   VM_HALF, 0, -1),
+			 0);
+}
+
+void vm_memory_comes(struct vm *v, unsigned int half)
+{
+	assert_int_equal(fe_region(v->rig, VU_ADD_MEM_REG, VM_GPA + half * VM_HALF, HALF_USER(half),
+				   VM_HALF, 0, v->file[half]),
+			 0);
 }
 
 void vm_ring_again(struct vm *v, unsigned int q, uint32_t base)
@@ -220,10 +234,9 @@ static void split_make_available(struct vm *v, struct vm_ring *r, uint16_t head)
 
 static uint16_t flags_of(struct vm *v, struct vm_ring *r, uint16_t at)
 {
-	uint16_t flags;
-
-	memcpy(&flags, vm_at(v, r->base + 16u * at + 14), 2);
-	return flags;
+	/* A thread of the test may be changing it. */
+	return __atomic_load_n((uint16_t *)(void *)vm_at(v, r->base + 16u * at + 14),
+			       __ATOMIC_RELAXED);
 }
 
 void vm_publish(struct vm *v, unsigned int q, uint16_t n)

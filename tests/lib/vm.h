@@ -86,6 +86,9 @@ void vm_up(struct vm *v);
 /* The parts of it. */
 void vm_hello(struct vm *v);
 void vm_memory(struct vm *v);
+/* One of its two files goes, and comes back. */
+void vm_memory_goes(struct vm *v, unsigned int half);
+void vm_memory_comes(struct vm *v, unsigned int half);
 void vm_ring_up(struct vm *v, unsigned int q);
 /* All of that but to enable it. */
 void vm_ring_disabled(struct vm *v, unsigned int q);

@@ -347,7 +347,7 @@ void world_close(struct world *world)
 	for (uint32_t i = 0; i < world->pool.n_caches; i++)
 		free(world->caches[i]);
 	for (uint32_t i = 0; i < 4; i++) {
-		free(world->chunks[i]);
+		free(world->chunks[i].meta);
 		free(world->device_memory[i]);
 	}
 	free(world->caches);

@@ -41,7 +41,7 @@ struct world {
 
 	/* The driver's end. */
 	struct sluice_pool pool;
-	struct sluice_chunk *chunks[4];
+	struct sluice_chunk_place chunks[4];
 	struct sluice_cache **caches;
 	struct sluice_dma dma;
 	struct sluice_dma_stats *dma_stats;

@@ -450,7 +450,7 @@ static void *use(void *arg)
 
 static void a_pool_grows_under_load(void **state)
 {
-	struct sluice_chunk *chunks[CHUNKS];
+	struct sluice_chunk_place chunks[CHUNKS];
 	struct sluice_cache *caches[2] = {aligned(sluice_cache_size()),
 					  aligned(sluice_cache_size())};
 	void *metas[CHUNKS];

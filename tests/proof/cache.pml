@@ -84,7 +84,7 @@ byte tag[2] = HELD;
 byte tag[2] = FREE;
 #endif
 byte length[2] = 0;       /* 1 fits a slab's slot and a run, 2 a run */
-byte kinds[2] = NOTHING;  /* what the slot was last taken from the pool as */
+byte noted = NOTHING;     /* what the place was last taken from the pool as */
 bool pool_lock = false;
 bool cache_lock[2] = false;
 byte slots[2] = 0;     /* a cache's stack of slab slots, as a set: a bit for each */
@@ -246,30 +246,27 @@ inline reclaim()
 	pool_leave()
 }
 
-/* slab.c: cut(): the records of its slots are FREE already. */
-inline cut()
-{
-	head = SLAB;
-	free_slots = ALL
-}
-
-/* internal.h: note_kind(), of slot s and of the other one. */
+/* internal.h: note_kind(): one for the place, as there is one for a granule. */
 inline note_kind(k)
 {
 #ifndef KIND_LATE
-	kinds[s] = k
+	noted = k
 #else
 	skip
 #endif
 }
-inline note_kind_of_other()
+
+/* slab.c: cut(): the records of its slots are FREE already. */
+inline cut()
 {
-	kinds[1 - s] = SLAB
+	note_kind(SLAB);
+	head = SLAB;
+	free_slots = ALL
 }
 
 /*
- * cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. The kinds are noted after the
- * pool's lock has been given back, but nobody else can have the slots: no matter when.
+ * cache.c: from_pool(), of slots one or both. Sets s, or leaves it 2. A run's kind is
+ * noted after the pool's lock has been given back, but nobody else can have the run: no matter when.
  */
 inline from_pool(k)
 {
@@ -283,12 +280,10 @@ inline from_pool(k)
 	:: k == SLAB && head == SLAB && free_slots ->
 		s = (free_slots & 1 -> 0 : 1);
 		free_slots = free_slots & ~bit_of(s);
-		note_kind(SLAB);
 		if
 		:: free_slots && !slots[cpu] -> /* BATCH: one more for the cache */
 			slots[cpu] = free_slots;
-			free_slots = 0;
-			note_kind_of_other()
+			free_slots = 0
 		:: true /* low, or the cache holds enough */
 		fi
 	:: else
@@ -337,7 +332,7 @@ inline take(k)
 		}
 #ifdef KIND_LATE
 		;
-		kinds[s] = k
+		noted = k
 #endif
 	:: else
 	fi;
@@ -426,7 +421,7 @@ inline claim()
 {
 	ok = false;
 #ifdef KIND_FIRST
-	kind = kinds[s];
+	kind = noted;
 #endif
 	if
 	:: true ->
@@ -461,7 +456,7 @@ inline claim()
 			;
 #ifndef KIND_FIRST
 			if
-			:: ok -> kind = kinds[s] /* internal.h: claimed_slot() */
+			:: ok -> kind = noted /* internal.h: claimed_slot() */
 			:: else
 			fi
 #endif
@@ -504,7 +499,7 @@ inline pool_free()
 {
 	ok = false;
 #ifdef KIND_FIRST
-	kind = kinds[s];
+	kind = noted;
 #endif
 	atomic {
 		if
@@ -514,7 +509,7 @@ inline pool_free()
 	};
 #ifndef KIND_FIRST
 	if
-	:: ok -> kind = kinds[s]
+	:: ok -> kind = noted
 	:: else
 	fi;
 #endif

@@ -170,6 +170,63 @@ static void g5_a_stop_is_bounded_and_gives_nothing_back_that_may_be_at_work(void
 	pair_well(p);
 }
 
+/*
+ * The memory with the ring in it goes while the backend is at work: what is not finished stays with the relay, and
+ * the ring can be stopped, and started again when the memory is back.
+ */
+static void g4_a_ring_whose_memory_has_gone_can_be_stopped(void **state)
+{
+	struct pair *p = *state;
+	uint32_t base;
+
+	pair_up(p);
+	begin(p, 0);
+	vm_memory_goes(&p->vm, 0);
+	p->device.script->hold = false;
+	base = fe_get_base(p->rig, 0);
+	vm_memory_comes(&p->vm, 0);
+	start_again(p, 0, base);
+	vm_echo_end(&p->vm, 0, true);
+	pair_well(p);
+}
+
+/* QEMU gives the in-flight buffer of a disk once more whenever it starts it, and does not ask for an answer. */
+static void g5_what_was_not_given_back_goes_on_with_the_in_flight_buffer(void **state)
+{
+	const struct vu_inflight want = {.queues = VM_RINGS, .num = VM_NUM};
+	struct pair *p = *state;
+	struct vu_msg m;
+	uint32_t base;
+
+	device_start(&p->device);
+	peers_relay_shadow(p->rig, "--pool-size", "4M", "--pool-max", "4M", "--keep", "--drain",
+			   "1", NULL);
+	peers_connect(p->rig);
+	vm_hello(&p->vm);
+	vm_memory(&p->vm);
+	fe_send(p->rig, VU_GET_INFLIGHT_FD, 0, &want, VU_INFLIGHT_BYTES, NULL, 0);
+	assert_true(fe_recv(p->rig, &m));
+	assert_int_equal(m.nfds, 1);
+	fe_send(p->rig, VU_SET_INFLIGHT_FD, 0, &m.p.inflight, VU_INFLIGHT_BYTES, m.fds, 1);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(&p->vm, q);
+	begin(p, 0);
+	base = fe_get_base(p->rig, 0);
+	assert_int_equal(base, where(&p->vm, 0));
+	p->device.script->hold = false;
+	fe_send(p->rig, VU_SET_INFLIGHT_FD, 0, &m.p.inflight, VU_INFLIGHT_BYTES, m.fds, 1);
+	start_again(p, 0, base);
+	vm_echo_end(&p->vm, 0, true);
+	pair_well(p);
+	/* Another one would know nothing of it. */
+	begin(p, 0);
+	base = fe_get_base(p->rig, 0);
+	m.p.inflight.offset = 4096;
+	assert_int_equal(
+		fe_ack(p->rig, VU_SET_INFLIGHT_FD, &m.p.inflight, VU_INFLIGHT_BYTES, m.fds[0]), 1);
+	vu_close_fds(&m);
+}
+
 /* A VMM that is killed while it waits: the next one does not wait as long. */
 static void g5_a_front_end_that_leaves_ends_the_wait(void **state)
 {
@@ -198,6 +255,9 @@ int main(int argc, char **argv)
 			  pair_split),
 		PAIR_TEST(g5_a_stop_is_bounded_and_gives_nothing_back_that_may_be_at_work,
 			  pair_packed),
+		PAIR_TEST(g5_what_was_not_given_back_goes_on_with_the_in_flight_buffer, pair_split),
+		PAIR_TEST(g4_a_ring_whose_memory_has_gone_can_be_stopped, pair_split),
+		PAIR_TEST(g4_a_ring_whose_memory_has_gone_can_be_stopped, pair_threads_packed),
 		PAIR_TEST(g5_a_front_end_that_leaves_ends_the_wait, pair_split),
 	};
 

@@ -521,6 +521,37 @@ static void g3_a_chain_redirected_in_flight_goes_where_it_was_offered(void **sta
 	still_well(p);
 }
 
+/*
+ * As long as half of a pool that is all its own, and cut so that it takes twice as much there: small parts
+ * between others of a page and a byte. It can never fit, so it must not be waited for.
+ */
+static void g5_a_chain_that_can_never_fit_is_refused(void **state)
+{
+	const unsigned int pairs = 200;
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+	uint64_t n;
+
+	device_start(&p->device);
+	peers_relay_shadow(p->rig, "--pool-size", "2M", "--pool-max", "2M", "--keep", NULL);
+	peers_connect(p->rig);
+	vm_up(v);
+	for (uint16_t i = 0; i < pairs; i++) {
+		vm_table_entry(v, T, 2u * i, R, 64, NEXT, (uint16_t)(2 * i + 1));
+		vm_table_entry(v, T, 2u * i + 1, R, 4097, i + 1u < pairs ? NEXT : 0,
+			       (uint16_t)(2 * i + 2));
+	}
+	vm_descriptor(v, 0, 0, T, 32 * pairs, INDIR, 0);
+	vm_publish(v, 0, 1);
+	for (unsigned int i = 0; read(v->rings[0].err, &n, sizeof(n)) < 0; i++) {
+		assert_true(i < 10000);
+		poll(NULL, 0, 1);
+	}
+	assert_true(peers_logged(p->rig, "a chain is longer than the pool can hold"));
+	vm_ring_revive(v, 0);
+	still_well(p);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -534,6 +565,8 @@ int main(int argc, char **argv)
 		PAIR_TESTS(g4_random_rings_do_no_harm),
 		PAIR_TESTS(g4_rings_that_change_while_they_are_read_do_no_harm),
 		PAIR_TESTS(g3_a_chain_redirected_in_flight_goes_where_it_was_offered),
+		PAIR_TEST(g5_a_chain_that_can_never_fit_is_refused, pair_split),
+		PAIR_TEST(g5_a_chain_that_can_never_fit_is_refused, pair_threads_packed),
 		PAIR_TEST(g4_bad_chains_are_refused, pair_threads_split),
 		PAIR_TEST(g4_rings_that_change_while_they_are_read_do_no_harm, pair_threads_packed),
 	};

@@ -6,6 +6,7 @@
  * to the next one, which is told by the in-flight buffer that the front-end keeps. Names begin with
  * the guarantee (THREAT-MODEL.md).
  */
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -82,12 +83,11 @@ static void relay_killed(struct pair *p)
 }
 
 /* Another relay, and what QEMU says to it then. */
-static void relay_again(struct pair *p)
+static void relay_again(struct pair *p, const char *pool)
 {
 	struct vm *v = &p->vm;
 
-	peers_relay(p->rig, "--mode", "shadow", "--pool-size", "4M", "--pool-max", "4M", "--keep",
-		    NULL);
+	peers_relay_shadow(p->rig, "--pool-size", pool, "--pool-max", pool, "--keep", NULL);
 	peers_connect(p->rig);
 	vm_hello(v);
 	vm_memory(v);
@@ -168,7 +168,7 @@ static void g5_a_killed_relay_leaves_nothing_undone(void **state)
 			usleep(round * 100);
 		relay_killed(p);
 		p->device.script->hold = false;
-		relay_again(p);
+		relay_again(p, "4M");
 		all_come_back(v, round, ids);
 		p->device.script->reverse = false;
 		/* What is stopped in order goes on where the front-end says. */
@@ -181,6 +181,39 @@ static void g5_a_killed_relay_leaves_nothing_undone(void **state)
 	close(inflight);
 }
 
+/* The operator has made the pool smaller than what is in flight: that is said, and nothing else waits for it. */
+static void g6_what_a_smaller_pool_cannot_hold_is_refused(void **state)
+{
+	const struct piece large[] = {{VM_BUFFER, 1, false}, {VM_BUFFER + 0x1000, 0x100000, true}};
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+	uint64_t n;
+
+	pair_start(p);
+	vm_hello(v);
+	vm_memory(v);
+	get_inflight(p);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(v, q);
+	p->device.script->hold = true;
+	vm_offer(v, 0, large, 2);
+	vm_kick(v, 0);
+	device_wait(&p->device, &p->device.script->chains, 1);
+	relay_killed(p);
+	p->device.script->hold = false;
+	relay_again(p, "2M");
+	for (unsigned int i = 0; read(v->rings[0].err, &n, sizeof(n)) < 0; i++) {
+		assert_true(i < 10000);
+		poll(NULL, 0, 1);
+	}
+	assert_true(peers_logged(p->rig, "raise --pool-max"));
+	vm_echo(v, 1);
+	vm_ring_revive(v, 0);
+	pair_well(p);
+	close(inflight);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -188,6 +221,8 @@ int main(int argc, char **argv)
 		PAIR_TEST(g4_a_packed_ring_begins_where_its_avail_half_does, pair_packed),
 		PAIR_TEST(g4_a_packed_ring_begins_where_its_avail_half_does, pair_to_split),
 		PAIR_TESTS(g5_a_killed_relay_leaves_nothing_undone),
+		PAIR_TEST(g6_what_a_smaller_pool_cannot_hold_is_refused, pair_split),
+		PAIR_TEST(g6_what_a_smaller_pool_cannot_hold_is_refused, pair_packed),
 		PAIR_THREADS_TESTS(g5_a_killed_relay_leaves_nothing_undone),
 	};
 

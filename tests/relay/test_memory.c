@@ -278,6 +278,9 @@ static void g5_moving_region_takes_its_ring_along(void **state)
 	start(rig);
 	assert_int_equal(fe_add_pool(rig), 0);
 	assert_int_equal(fe_ring(rig, 0, POOL_USER, 64), 0);
+	/* Seven requests, all of them done. */
+	*(uint16_t *)(void *)(rig->mem + RING_AVAIL(64) + 2) = 7;
+	*(uint16_t *)(void *)(rig->mem + RING_USED(64) + 2) = 7;
 	rig->script->base = 7;
 	assert_int_equal(fe_region(rig, VU_REM_MEM_REG, POOL_GPA, POOL_USER, POOL_BYTES, 0, -1), 0);
 	/* The ring stops before its memory goes. */

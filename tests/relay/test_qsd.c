@@ -126,6 +126,42 @@ static void g5_disk_works_and_survives_its_daemon(void **state)
 	assert_int_equal(fe_get_base(rig, 0), done);
 }
 
+/*
+ * Stopped while its storage is slow: qemu-storage-daemon answers GET_VRING_BASE and goes on writing. When
+ * the front-end has the answer nothing may be under way any more.
+ */
+static void g5_stopped_with_a_slow_disk(void **state)
+{
+	struct peers *rig = *state;
+	char path[96];
+	uint8_t sector[SECTOR];
+	uint32_t base;
+	int disk;
+
+	if (access(PEERS_QSD, X_OK))
+		skip();
+	rig->disk_writes = 2;
+	start(rig);
+	assert_int_equal(fe_ring(rig, 0, POOL_USER, NUM), 0);
+	for (uint16_t i = 0; i < 4; i++) {
+		memset(rig->mem + BUFFER + i * 0x1000u + SECTOR, 0x40 + i, SECTOR);
+		request(rig, i, true, i);
+	}
+	wait_used(rig, 1);
+	base = fe_get_base(rig, 0);
+	snprintf(path, sizeof(path), "%s/disk", rig->dir);
+	disk = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(disk >= 0);
+	for (uint16_t i = 0; i < 4; i++) {
+		assert_int_equal(pread(disk, sector, SECTOR, i * SECTOR), SECTOR);
+		for (uint32_t j = 0; j < SECTOR; j++)
+			assert_int_equal(sector[j], 0x40 + i);
+	}
+	close(disk);
+	assert_int_equal(base, 4);
+	wait_used(rig, 4);
+}
+
 static void g6_ring_in_private_ram_does_not_kill_the_daemon(void **state)
 {
 	struct peers *rig = *state;
@@ -210,6 +246,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(g5_disk_works_and_survives_its_daemon),
+		T(g5_stopped_with_a_slow_disk),
 		T(g6_ring_in_private_ram_does_not_kill_the_daemon),
 		T(g5_next_front_end_gets_the_disk),
 		T(g5_moved_pool_keeps_the_disk),

@@ -202,7 +202,7 @@ static void world_open(uint64_t size, uint32_t n_caches)
 	world.config = (struct sluice_pool_config){
 		.name = "bounds",
 		.dev = RIG_DEV,
-		.chunks = calloc(chunks, sizeof(struct sluice_chunk *)),
+		.chunks = calloc(chunks, sizeof(struct sluice_chunk_place)),
 		.max_chunks = chunks,
 		.caches = calloc(n_caches, sizeof(struct sluice_cache *)),
 		.n_caches = n_caches,
@@ -533,7 +533,7 @@ static void long_runs_cost_their_chunks(void **state)
 
 /*
  * A trip to the pool dirties no line that every call on every CPU reads: what is the pool's there, and
- * where the chunk says where its memory is. (What else it does to other CPUs' caches cannot be helped.)
+ * where it says where the chunks and their memory are. (What else it does to other CPUs' caches cannot be helped.)
  */
 static void trips_leave_the_lines_of_others_alone(void **state)
 {
@@ -544,7 +544,7 @@ static void trips_leave_the_lines_of_others_alone(void **state)
 	fill(300);
 	bounds.stores = 0;
 	bounds.lines[0] = (uintptr_t)&world.pool;
-	bounds.lines[1] = (uintptr_t)world.meta;
+	bounds.lines[1] = (uintptr_t)world.config.chunks & ~(uintptr_t)63;
 	assert_int_equal(bounds.lines[0] % 64, 0);
 	for (int i = 0; i < 20000; i++) {
 		any_cpu();

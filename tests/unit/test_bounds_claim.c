@@ -28,7 +28,7 @@ void __sanitizer_cov_trace_pc(void)
 static struct sluice_pool pool;
 static struct sluice_dma dma;
 static struct sluice_dma_stats stats[1];
-static struct sluice_chunk *chunks[1];
+static struct sluice_chunk_place chunks[1];
 static struct sluice_cache *caches[1];
 static uint8_t *memory, buf[8192] __attribute__((aligned(4096)));
 static uint64_t first, second;
@@ -60,7 +60,7 @@ static int world_close(void **state)
 	(void)state;
 	assert_int_equal(bounds.misuse, 0);
 	munmap(memory, SLUICE_CHUNK_BYTES);
-	free(chunks[0]);
+	free(chunks[0].meta);
 	free(caches[0]);
 	return 0;
 }

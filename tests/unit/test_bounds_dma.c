@@ -48,7 +48,7 @@ static void *aligned(size_t size)
 
 static int world_open(void **state)
 {
-	static struct sluice_chunk *chunks[POOL / SLUICE_CHUNK_BYTES];
+	static struct sluice_chunk_place chunks[POOL / SLUICE_CHUNK_BYTES];
 	static struct sluice_cache *cache_list[CACHES];
 
 	(void)state;
@@ -247,7 +247,8 @@ static void trimming_is_done_in_small_steps(void **state)
 static void chunks_cost_the_same_in_a_long_window(void **state)
 {
 	static struct sluice_pool far_pool;
-	struct sluice_chunk **chunks = calloc(524288, sizeof(struct sluice_chunk *)), *meta;
+	struct sluice_chunk_place *chunks = calloc(524288, sizeof(*chunks));
+	struct sluice_chunk *meta;
 	uint64_t steps[2][2], dev;
 	struct sluice_slot slot;
 	void *cpu;

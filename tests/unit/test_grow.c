@@ -9,8 +9,11 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "rig.h"
 
@@ -390,6 +393,51 @@ static void bad_arguments(void **state)
 	sluice_memfd_destroy(NULL);
 }
 
+/* Whether the kernel has been asked for huge pages at this address: "hg" among the flags of its mapping. */
+static bool asks_for_huge_pages(const void *at)
+{
+	FILE *maps = fopen("/proc/self/smaps", "r");
+	bool inside = false, advised = false;
+	char line[512];
+
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		unsigned long from, to;
+
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = from <= (uintptr_t)at && (uintptr_t)at < to;
+		else if (inside && !strncmp(line, "VmFlags:", 8))
+			advised = strstr(line, " hg") != NULL;
+	}
+	fclose(maps);
+	return advised;
+}
+
+/* As much of what is known about the chunks as is written at once in any case, and no byte more. */
+static void large_pools_keep_their_data_in_huge_pages(void **state)
+{
+	const size_t stride = (sluice_chunk_size() + 63) & ~(size_t)63, huge = 2 * MiB;
+	struct sluice_memfd *mem;
+	const uint8_t *data;
+
+	(void)state;
+	if (access("/sys/kernel/mm/transparent_hugepage", F_OK))
+		skip();
+	assert_int_equal(sluice_memfd_create_growing("large", 64 * MiB, 256 * MiB, RIG_DEV, &mem),
+			 0);
+	data = mem->chunk_memory;
+	assert_int_equal((uintptr_t)data % huge, 0);
+	assert_true(asks_for_huge_pages(data));
+	assert_true(asks_for_huge_pages(data + 32 * stride / huge * huge - 1));
+	assert_false(asks_for_huge_pages(data + 32 * stride / huge * huge));
+	sluice_memfd_destroy(mem);
+
+	assert_int_equal(sluice_memfd_create_growing("small", 16 * MiB, 256 * MiB, RIG_DEV, &mem),
+			 0);
+	assert_false(asks_for_huge_pages(mem->chunk_memory));
+	sluice_memfd_destroy(mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -401,6 +449,7 @@ int main(void)
 		cmocka_unit_test(the_thread_does_it),
 		cmocka_unit_test(g5_whoever_may_wait_gets_space),
 		cmocka_unit_test(bad_arguments),
+		cmocka_unit_test(large_pools_keep_their_data_in_huge_pages),
 	};
 
 	return cmocka_run_group_tests_name("grow", tests, NULL, NULL);

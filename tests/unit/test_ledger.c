@@ -30,6 +30,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "relay/ledger.h"
 #include "relay/shadow.h"
 #include "relay/state.h"
 

@@ -4,8 +4,8 @@
  *
  * Theory of operation: relay/move.c works on whole lines where it can and on the rest otherwise, so
  * what can go wrong is at the ends. Every length up to a few lines beyond where the ways part, at
- * every offset within a line on either side: all bytes arrive, none of them stays, and nothing
- * beside them changes.
+ * every offset within a line on either side, through the caches and past them: all bytes arrive,
+ * none of them stays, and nothing beside them changes.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,20 +25,26 @@ static uint8_t pattern(size_t i)
 	return (uint8_t)(i % 251 + 1);
 }
 
-static void try(size_t to_at, size_t from_at, size_t len)
+static void try_one(size_t to_at, size_t from_at, size_t len, bool stream)
 {
-	static uint8_t to[BYTES], from[BYTES];
+	_Alignas(64) static uint8_t to[BYTES], from[BYTES];
 
 	memset(to, 0xee, sizeof(to));
 	for (size_t i = 0; i < sizeof(from); i++)
 		from[i] = pattern(i);
-	move_and_clear(to + to_at, from + from_at, len);
+	move_and_clear(to + to_at, from + from_at, len, stream);
 	for (size_t i = 0; i < BYTES; i++) {
 		size_t in_to = i - to_at, in_from = i - from_at;
 
 		assert_int_equal(to[i], in_to < len ? pattern(from_at + in_to) : 0xee);
 		assert_int_equal(from[i], in_from < len ? 0 : pattern(i));
 	}
+}
+
+static void try(size_t to_at, size_t from_at, size_t len)
+{
+	try_one(to_at, from_at, len, false);
+	try_one(to_at, from_at, len, true);
 }
 
 static void g2_all_is_moved_and_nothing_stays(void **state)

@@ -12,8 +12,8 @@
 #define MiB (1024u * 1024u)
 
 /* A pool without chunks and with one cache. */
-static int empty_pool(struct sluice_pool *pool, struct sluice_chunk **chunks, uint32_t max_chunks,
-		      uint64_t dev)
+static int empty_pool(struct sluice_pool *pool, struct sluice_chunk_place *chunks,
+		      uint32_t max_chunks, uint64_t dev)
 {
 	static _Alignas(64) uint8_t memory[65536];
 	static struct sluice_cache *cache = (void *)memory;
@@ -193,7 +193,7 @@ static void larger_than_a_chunk(void **state)
 /* Chunks whose memory is not contiguous are not taken for one. */
 static void chunks_that_do_not_join(void **state)
 {
-	struct sluice_chunk *chunks[2];
+	struct sluice_chunk_place chunks[2];
 	struct sluice_slot slot;
 	struct sluice_pool pool;
 	uint8_t *memory = aligned_alloc(4096, 5 * MiB);
@@ -261,7 +261,7 @@ static void g4_nonsense_is_refused(void **state)
 
 static void bad_pools_are_refused(void **state)
 {
-	struct sluice_chunk *chunks[2];
+	struct sluice_chunk_place chunks[2];
 	struct sluice_memfd *mem;
 	struct sluice_region region;
 	struct sluice_pool pool;

@@ -18,7 +18,7 @@
 #define BORDER	2047u
 
 static struct sluice_pool pool;
-static struct sluice_chunk **chunks;
+static struct sluice_chunk_place *chunks;
 static struct sluice_cache *cache;
 static void *metas[PRESENT];
 static uint8_t *memory;
@@ -43,7 +43,7 @@ static int open_sparse(void **state)
 {
 	(void)state;
 	seed = 99;
-	chunks = calloc(WINDOW, sizeof(struct sluice_chunk *));
+	chunks = calloc(WINDOW, sizeof(*chunks));
 	cache = aligned(sluice_cache_size());
 	memory = mmap(NULL, (size_t)PRESENT * SLUICE_CHUNK_BYTES, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -42,7 +42,7 @@ static uint8_t states[2][ENTRIES];
 static struct sluice_placed records[RECORDS];
 static struct sluice_place_cpu cpus[1];
 static struct sluice_dma_stats dma_stats[1] __attribute__((aligned(64)));
-static struct sluice_chunk *chunks[1];
+static struct sluice_chunk_place chunks[1];
 static struct sluice_cache *caches[1] = {(void *)cache_memory};
 
 static struct sluice_grant grant, other;
