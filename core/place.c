@@ -21,7 +21,7 @@
 #include "internal.h"
 #include "policy.h"
 
-#define SAME_MAX 64u /* mappings of one range that unmap looks through */
+#define SAME_MAX 64u /* mappings that a sync of a part of one looks through */
 #define BATCH	 8u  /* spans that fit on a stack */
 
 static void count(uint64_t *counter, uint64_t n)
@@ -65,6 +65,16 @@ static uint32_t access_of(enum sluice_dir dir)
 	default:
 		return SLUICE_READ | SLUICE_WRITE;
 	}
+}
+
+/*
+ * What tells mappings of the same granules apart, of which a mechanism that hands out no addresses can have
+ * any number: where they begin in the first one and end in the last one, and their direction.
+ */
+static uint32_t key_of(uint64_t orig, uint64_t len, uint32_t dir)
+{
+	return (uint32_t)(orig & SLUICE_GRANULE_MASK) << 20 |
+	       (uint32_t)((orig + len - 1) & SLUICE_GRANULE_MASK) << 8 | dir;
 }
 
 static void publish(struct sluice_place *place, struct sluice_placed *placed)
@@ -197,6 +207,7 @@ static int settle(struct sluice_dma *dma, struct sluice_placed *placed, struct s
 		placed->bytes = span->bytes;
 		placed->node.start = span->dev;
 		placed->node.last = span->dev + span->bytes - 1;
+		placed->node.key = key_of(placed->orig, placed->len, placed->dir);
 		*addr = span->dev + (placed->orig & SLUICE_GRANULE_MASK);
 	}
 	if (!ret && !in_segment(dma, *addr, placed->len))
@@ -384,34 +395,28 @@ int sluice_place_map_sg(struct sluice_dma *dma, struct sluice_sg *sg, uint32_t n
 	return ret;
 }
 
-/*
- * Take the mapping that addr, len and dir describe out of the tree: NULL if there is none. Of
- * several of one range (a mechanism that hands out no addresses) it is any that fits.
- */
+/* The mapping that addr, len and dir describe; of several that they do, any. Under the lock. */
+static struct sluice_placed *find(const struct sluice_place *place, uint64_t addr, uint64_t len,
+				  uint32_t dir)
+{
+	if (len == 0 || addr > UINT64_MAX - len)
+		return NULL;
+	/* Its node comes first. */
+	return (struct sluice_placed *)sluice_tree_exact(place->root, addr & ~SLUICE_GRANULE_MASK,
+							 (addr + len - 1) | SLUICE_GRANULE_MASK,
+							 key_of(addr, len, dir));
+}
+
+/* Take it out of the tree: NULL if there is none. */
 static struct sluice_placed *withdraw(struct sluice_place *place, uint64_t addr, uint64_t len,
 				      enum sluice_dir dir)
 {
-	uint64_t start = addr & ~SLUICE_GRANULE_MASK, last = (addr + len - 1) | SLUICE_GRANULE_MASK;
-	struct sluice_placed *found = NULL;
-	struct sluice_node *node;
-	unsigned long flags;
+	unsigned long flags = sluice_lock(&place->lock);
+	struct sluice_placed *found = find(place, addr, len, (uint32_t)dir);
 
-	if (len == 0 || addr > UINT64_MAX - len)
-		return NULL;
-	flags = sluice_lock(&place->lock);
-	node = sluice_tree_exact(place->root, start, last);
-	for (uint32_t i = 0; node && node->start == start && node->last == last && i < SAME_MAX;
-	     i++) {
-		struct sluice_placed *placed = (struct sluice_placed *)node;
-
-		if ((placed->orig & SLUICE_GRANULE_MASK) == (addr & SLUICE_GRANULE_MASK) &&
-		    placed->len == len && placed->dir == (uint32_t)dir) {
-			found = placed;
-			sluice_tree_remove(&place->root, node);
-			bump(&place->stats.live, UINT64_MAX);
-			break;
-		}
-		node = sluice_tree_next(place->root, node);
+	if (found) {
+		sluice_tree_remove(&place->root, &found->node);
+		bump(&place->stats.live, UINT64_MAX);
 	}
 	sluice_unlock(&place->lock, flags);
 	return found;
@@ -517,30 +522,53 @@ int sluice_place_unmap_sg(struct sluice_dma *dma, const struct sluice_sg *sg, ui
 	return ret;
 }
 
+/*
+ * The mapping that a sync of a part lies in. *more: there are more of them in these granules than have been
+ * looked at. Under the lock.
+ */
+static struct sluice_placed *find_around(const struct sluice_place *place, uint64_t addr,
+					 uint64_t len, uint32_t dir, bool *more)
+{
+	struct sluice_node *node = sluice_tree_first(place->root, addr, addr);
+
+	for (uint32_t i = 0; node && node->start <= addr; i++) {
+		struct sluice_placed *one = (struct sluice_placed *)node;
+		uint64_t at = addr - (node->start + (one->orig & SLUICE_GRANULE_MASK));
+
+		*more = i == SAME_MAX;
+		if (*more)
+			return NULL;
+		if (at <= one->len && len <= one->len - at &&
+		    (one->dir == dir || one->dir == SLUICE_BIDIRECTIONAL))
+			return one;
+		node = sluice_tree_next(place->root, node);
+	}
+	return NULL;
+}
+
 int sluice_place_sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		      bool to_device)
 {
 	struct sluice_place *place = dma->place;
 	unsigned long flags = sluice_lock(&place->lock);
-	struct sluice_node *node = sluice_tree_first(place->root, addr, addr);
-	struct sluice_placed *placed = NULL;
-	uint64_t at = 0;
+	struct sluice_placed *placed = find(place, addr, len, (uint32_t)dir);
+	bool more = false;
 
-	for (uint32_t i = 0; node && node->start <= addr && i < SAME_MAX && !placed; i++) {
-		struct sluice_placed *one = (struct sluice_placed *)node;
-
-		at = addr - (node->start + (one->orig & SLUICE_GRANULE_MASK));
-		if (at <= one->len && len <= one->len - at &&
-		    (one->dir == (uint32_t)dir || one->dir == SLUICE_BIDIRECTIONAL))
-			placed = one;
-		node = sluice_tree_next(place->root, node);
-	}
+	if (!placed)
+		placed = find(place, addr, len, SLUICE_BIDIRECTIONAL);
+	if (!placed)
+		placed = find_around(place, addr, len, (uint32_t)dir, &more);
 	sluice_unlock(&place->lock, flags);
+	/* More than one of the same granules are shared as they are: there is nothing to copy. */
+	if (more)
+		return 0;
 	if (!placed)
 		return sluice_dma_refuse(dma);
 	/* The record stays: nobody syncs what is being unmapped. */
 	if (len && dir != (to_device ? SLUICE_FROM_DEVICE : SLUICE_TO_DEVICE))
-		sluice_place_copy_ends(placed, at, len, to_device);
+		sluice_place_copy_ends(
+			placed, addr - (placed->node.start + (placed->orig & SLUICE_GRANULE_MASK)),
+			len, to_device);
 	return 0;
 }
 

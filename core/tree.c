@@ -59,14 +59,16 @@ static void balance(struct sluice_node **link)
 	mend(node);
 }
 
-/* Which side of at is (start, last, node) on? node may be NULL: before all equal ones. */
-static uint32_t side_of(const struct sluice_node *at, uint64_t start, uint64_t last,
+/* Which side of at is (start, last, key, node) on? node may be NULL: before all equal ones. */
+static uint32_t side_of(const struct sluice_node *at, uint64_t start, uint64_t last, uint32_t key,
 			const struct sluice_node *node)
 {
 	if (start != at->start)
 		return start > at->start;
 	if (last != at->last)
 		return last > at->last;
+	if (key != at->key)
+		return key > at->key;
 	return (uintptr_t)node > (uintptr_t)at;
 }
 
@@ -77,7 +79,7 @@ void sluice_tree_insert(struct sluice_node **root, struct sluice_node *node)
 
 	while (*link) {
 		path[n++] = link;
-		link = &(*link)->child[side_of(*link, node->start, node->last, node)];
+		link = &(*link)->child[side_of(*link, node->start, node->last, node->key, node)];
 	}
 	node->child[0] = node->child[1] = NULL;
 	mend(node);
@@ -93,7 +95,7 @@ void sluice_tree_remove(struct sluice_node **root, struct sluice_node *node)
 
 	while (*link != node) {
 		path[n++] = link;
-		link = &(*link)->child[side_of(*link, node->start, node->last, node)];
+		link = &(*link)->child[side_of(*link, node->start, node->last, node->key, node)];
 	}
 	if (node->child[0] && node->child[1]) {
 		struct sluice_node **next = &node->child[1], *heir;
@@ -140,14 +142,14 @@ struct sluice_node *sluice_tree_first(struct sluice_node *root, uint64_t start, 
 	return NULL;
 }
 
-/* The lowest node that is above (start, last, node). */
+/* The lowest node that is above (start, last, key, node). */
 static struct sluice_node *above(struct sluice_node *root, uint64_t start, uint64_t last,
-				 const struct sluice_node *node)
+				 uint32_t key, const struct sluice_node *node)
 {
 	struct sluice_node *best = NULL;
 
 	while (root) {
-		bool right = root == node || side_of(root, start, last, node);
+		bool right = root == node || side_of(root, start, last, key, node);
 
 		if (!right)
 			best = root;
@@ -156,14 +158,15 @@ static struct sluice_node *above(struct sluice_node *root, uint64_t start, uint6
 	return best;
 }
 
-struct sluice_node *sluice_tree_exact(struct sluice_node *root, uint64_t start, uint64_t last)
+struct sluice_node *sluice_tree_exact(struct sluice_node *root, uint64_t start, uint64_t last,
+				      uint32_t key)
 {
-	struct sluice_node *node = above(root, start, last, NULL);
+	struct sluice_node *node = above(root, start, last, key, NULL);
 
-	return node && node->start == start && node->last == last ? node : NULL;
+	return node && node->start == start && node->last == last && node->key == key ? node : NULL;
 }
 
 struct sluice_node *sluice_tree_next(struct sluice_node *root, const struct sluice_node *node)
 {
-	return above(root, node->start, node->last, node);
+	return above(root, node->start, node->last, node->key, node);
 }

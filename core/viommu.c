@@ -280,6 +280,7 @@ static int map(struct sluice_viommu *viommu, const uint8_t *out)
 	viommu->free = mapping->next;
 	mapping->node.start = start;
 	mapping->node.last = last;
+	mapping->node.key = 0;
 	mapping->phys = phys;
 	/* The bits are the same ones. */
 	mapping->access = access;

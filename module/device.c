@@ -557,11 +557,15 @@ void sluice_devices_stop(void)
 	 */
 	synchronize_rcu_tasks();
 	synchronize_rcu();
+	/* Whoever reads one device's files may be walking past another one: all files first. */
+	hash_for_each(sluice_devices, bucket, sd, node)
+	{
+		sluice_sysfs_remove(sd);
+		sluice_debugfs_remove(sd);
+	}
 	hash_for_each_safe(sluice_devices, bucket, next, sd, node)
 	{
 		hash_del(&sd->node);
-		sluice_sysfs_remove(sd);
-		sluice_debugfs_remove(sd);
 		if (shared_mem)
 			sluice_dma_close(&sd->dma);
 		pci_dev_put(sd->pdev);

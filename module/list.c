@@ -46,12 +46,14 @@ static void unmap_list(struct sluice_device *sd, struct scatterlist *sgl, int ne
 		       enum dma_data_direction dir, unsigned long attrs)
 {
 	struct sluice_sg some[SLUICE_PLACE_LIST];
+	/* Asked once: what has been put into some is ended, whoever begins to trace meanwhile. */
+	bool one_by_one = !sd->dma.place || trace_unmap_enabled();
 	struct scatterlist *sg;
 	u32 n = 0;
 	int i;
 
 	for_each_sg (sgl, sg, nents, i) {
-		if (!sd->dma.place || trace_unmap_enabled()) {
+		if (one_by_one) {
 			sluice_unmap_one(sd, sg_dma_address(sg), sg_dma_len(sg), dir, attrs);
 			continue;
 		}

@@ -48,8 +48,8 @@ static int alloc_private(struct sluice_mem *mem)
  * @limits: size is set
  * @dev:    device address at which the pool's window begins
  *
- * Return: 0 or a negative errno, with nothing kept but what ops keep of chunks that were opened: whoever
- * calls has them closed by sluice_grow_drain().
+ * Return: 0 or a negative errno, with nothing kept, unless stuck is set: then @mem is as after an
+ * sluice_mem_exit() that has failed.
  * Context: may sleep.
  */
 int sluice_mem_init(struct sluice_mem *mem, const struct sluice_limits *limits, u64 dev)
@@ -97,6 +97,9 @@ int sluice_mem_exit(struct sluice_mem *mem)
 {
 	sluice_grow_stop(mem);
 	if (mem->ops->get && mem->nr_present && sluice_grow_drain(mem))
+		return -EBUSY;
+	/* What a chunk was opened through is the device's way to it, and has to stay. */
+	if (mem->stuck)
 		return -EBUSY;
 	free_private(mem);
 	return 0;

@@ -86,7 +86,8 @@ struct sluice_mem {
 
 	/* system.c */
 	struct sluice_lower *lower;
-	u64 lost; /* chunks that could not be taken back, or made private again */
+	u64 lost;   /* chunks that could not be taken back, or made private again */
+	bool stuck; /* of these, one that the device still reaches */
 
 	/* grow.c */
 	u32 nr_start;		     /* chunks that it always has, without reserves */

@@ -160,6 +160,27 @@ static void free_stack(struct sluice_stack *stack)
 	kvfree(stack);
 }
 
+static void say_kept(struct sluice_device *sd)
+{
+	pci_err(sd->pdev,
+		"sluice: it has not let go of memory, or its driver has not: its pool is kept, "
+		"unused, until the machine starts again\n");
+}
+
+/*
+ * Give back what is below, and free all, after its sluice_mem_exit(). Where the device still reaches a chunk, the
+ * addresses of it must not become anybody else's: they are the lower's, which stays.
+ */
+static void release(struct sluice_device *sd, struct sluice_stack *stack)
+{
+	if (READ_ONCE(stack->mem.stuck)) {
+		say_kept(sd);
+		return;
+	}
+	stack->lower->ops->give(stack->lower);
+	free_stack(stack);
+}
+
 /**
  * sluice_stack_open - give a device its own pool, its policy and what is below
  * @sd:	    its driver is not bound, nothing is mapped; its dma is made anew
@@ -189,7 +210,7 @@ int sluice_stack_open(struct sluice_device *sd, const struct sluice_limits *limi
 	if (err == -EIO)
 		*why = "memory for its pool cannot be shared with the host";
 	if (err)
-		goto give;
+		goto release;
 	sd->stack = stack;
 	sluice_dma_init(&sd->dma, &stack->mem.pool, id, sd->stats);
 	/* The pages of a confidential guest are private: what is not converted reaches nobody. */
@@ -206,8 +227,9 @@ close:
 	sd->stack = NULL;
 	sluice_dma_close(&sd->dma);
 	(void)sluice_mem_exit(&stack->mem);
-give:
-	stack->lower->ops->give(stack->lower);
+release:
+	release(sd, stack);
+	return err;
 free:
 	free_stack(stack);
 	return err;
@@ -233,14 +255,10 @@ void sluice_stack_close(struct sluice_device *sd, bool keep)
 		keep = true;
 	if (keep)
 		sluice_grow_stop(&stack->mem);
-	if (keep || sluice_mem_exit(&stack->mem)) {
-		pci_err(sd->pdev, "sluice: it has not let go of memory, or its driver has not: its "
-				  "pool is kept, "
-				  "unused, until the machine starts again\n");
-		return;
-	}
-	stack->lower->ops->give(stack->lower);
-	free_stack(stack);
+	if (keep || sluice_mem_exit(&stack->mem))
+		say_kept(sd);
+	else
+		release(sd, stack);
 }
 
 /**

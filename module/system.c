@@ -101,8 +101,10 @@ static int close(struct sluice_mem *mem, void *cpu, u64 dev, u32 bytes)
 {
 	int err = mem->lower->share->ops->close(mem->lower->share, cpu, bytes, dev);
 
-	if (err)
+	if (err) {
+		WRITE_ONCE(mem->stuck, true);
 		lose(mem, "taken back from the device");
+	}
 	return err;
 }
 
@@ -145,7 +147,7 @@ int sluice_system_check(struct sluice_limits *limits)
  * @lower:  through which its chunks are opened; outlives the pool
  * @limits: as sluice_system_check() left them
  *
- * Return: 0 or a negative errno, with nothing kept.
+ * Return: 0 or a negative errno, with nothing kept, or as sluice_mem_init() has it.
  * Context: may sleep.
  */
 int sluice_system_open(struct sluice_mem *mem, struct sluice_lower *lower,

@@ -25,7 +25,7 @@ struct sluice_node {
 	uint64_t start, last; /* the owner's; unchanged while in a tree; start <= last */
 	uint64_t reach;	      /* highest last in this subtree */
 	uint32_t height;
-	uint32_t owner; /* the owner's; the tree does not look at it */
+	uint32_t key; /* the owner's, as start and last: tells nodes of one range apart */
 };
 
 /**
@@ -49,10 +49,10 @@ SLUICE_API struct sluice_node *sluice_tree_first(struct sluice_node *root, uint6
 						 uint64_t last);
 
 /**
- * sluice_tree_exact - a range that is [start, last]; of several, the first in the tree's order
+ * sluice_tree_exact - a range that is [start, last] and has this key; of several, any
  */
 SLUICE_API struct sluice_node *sluice_tree_exact(struct sluice_node *root, uint64_t start,
-						 uint64_t last);
+						 uint64_t last, uint32_t key);
 
 /**
  * sluice_tree_next - the range after @node in the tree's order, or NULL

@@ -154,6 +154,7 @@ static void ranges(void **state)
 		} else {
 			nodes[i].start = start;
 			nodes[i].last = last;
+			nodes[i].key = i % 2;
 			sluice_tree_insert(&root, &nodes[i]);
 			n++;
 		}
@@ -165,7 +166,8 @@ static void ranges(void **state)
 		for (uint32_t k = 0; k < RANGES; k++) {
 			if (!in[k])
 				continue;
-			exact = exact || (nodes[k].start == start && nodes[k].last == last);
+			exact = exact || (nodes[k].start == start && nodes[k].last == last &&
+					  nodes[k].key == step % 2);
 			if (nodes[k].start <= last && nodes[k].last >= start &&
 			    (!lowest || nodes[k].start < lowest->start))
 				lowest = &nodes[k];
@@ -176,10 +178,11 @@ static void ranges(void **state)
 			assert_int_equal(found->start, lowest->start);
 			assert_true(found->last >= start);
 		}
-		found = sluice_tree_exact(root, start, last);
+		found = sluice_tree_exact(root, start, last, step % 2);
 		assert_int_equal(!!found, exact);
 		if (found)
-			assert_true(found->start == start && found->last == last);
+			assert_true(found->start == start && found->last == last &&
+				    found->key == step % 2);
 	}
 	/* In order, each once. */
 	uint32_t seen = 0;

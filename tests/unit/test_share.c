@@ -609,6 +609,29 @@ static void g5_a_reserve_for_what_bounces(void)
 	free(stats);
 }
 
+/* G3: of any number of mappings in one granule each can be ended, and synced, whichever it is. */
+static void g3_many_in_one_granule(void)
+{
+	enum { N = G / 16 };
+	uint64_t orig = buffer(0, G, 0x11), addr[N];
+
+	world.dma.policy.kind = SLUICE_POLICY_SHARE;
+	for (uint32_t i = 0; i < N; i++)
+		addr[i] = map(orig + i * 16, 16, SLUICE_TO_DEVICE);
+	/* Twice the same one, and another that only differs in its direction. */
+	assert_int_equal(map(orig, 16, SLUICE_TO_DEVICE) == addr[0], !confines());
+	(void)map(orig, 16, SLUICE_FROM_DEVICE);
+	for (uint32_t i = N; i-- > 0;) {
+		assert_int_equal(
+			sluice_dma_sync_for_device(&world.dma, addr[i], 16, SLUICE_TO_DEVICE), 0);
+		assert_int_equal(
+			sluice_dma_sync_for_device(&world.dma, addr[i] + 4, 8, SLUICE_TO_DEVICE),
+			0);
+		assert_int_equal(sluice_dma_unmap(&world.dma, addr[i], 16, SLUICE_TO_DEVICE, 0), 0);
+	}
+	assert_int_equal(sluice_dma_live(&world.dma), 2);
+}
+
 /* Nothing is lost: not a granule of the pool, not a record, not an address. */
 static void nothing_leaks(void)
 {
@@ -653,6 +676,7 @@ OVER_ALL(g4_nonsense_is_refused)
 OVER_ALL(g4_accesses_are_checked)
 OVER_ALL(sync_of_the_ends)
 OVER_ALL(lists)
+OVER_ALL(g3_many_in_one_granule)
 OVER_ALL(g5_lists_without_room)
 OVER_ALL(g5_either_way)
 OVER_ALL(g5_no_addresses)
@@ -676,6 +700,7 @@ int main(void)
 		cmocka_unit_test(g4_accesses_are_checked_all),
 		cmocka_unit_test(sync_of_the_ends_all),
 		cmocka_unit_test(lists_all),
+		cmocka_unit_test(g3_many_in_one_granule_all),
 		cmocka_unit_test(g5_lists_without_room_all),
 		cmocka_unit_test(g5_either_way_all),
 		cmocka_unit_test(g5_no_addresses_all),

@@ -161,13 +161,16 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} tests[] = {{"bare", test_bare}, {"linux", test_linux}, {"held", test_held}};
+	} tests[] = {{"bare", test_bare},
+		     {"linux", test_linux},
+		     {"held", test_held},
+		     {"kept", test_kept}};
 	uint32_t i = 0;
 
-	while (i < 3 && (argc < 3 || strcmp(argv[1], tests[i].name)))
+	while (i < 4 && (argc < 3 || strcmp(argv[1], tests[i].name)))
 		i++;
-	if (i == 3 || argc > 4) {
-		fprintf(stderr, "usage: dom0 bare|linux|held DOMID [REF]\n");
+	if (i == 4 || argc > 4) {
+		fprintf(stderr, "usage: dom0 bare|linux|held|kept DOMID [REF]\n");
 		return 2;
 	}
 	if (check(!sluice_gntdev_open(&xen, (uint16_t)atoi(argv[2])) &&

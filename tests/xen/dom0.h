@@ -51,5 +51,6 @@ bool only_zeroes_beside(uint64_t dev, uint64_t len);
 void test_bare(void);
 void test_linux(void);
 void test_held(void);
+void test_kept(void);
 
 #endif

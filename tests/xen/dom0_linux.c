@@ -167,6 +167,8 @@ void test_held(void)
 	(void)unmap(dev, 2 * G, SLUICE_BIDIRECTIONAL);
 	(void)ask(WANT_COHERENT, 0, 0, 0xA5, 0);
 	coherent = control->values[0];
+	check(!sluice_view_read(&xen.view, coherent, buf, G) && all(buf, G, 0xA5),
+	      "its pool is found, though one before it is still held");
 	(void)ask(WANT_QUIT, 0, 0, 0, 0);
 	/* The pool stays, for that page may have its ends in it; but there is nothing left in it. */
 	do {
@@ -176,6 +178,24 @@ void test_held(void)
 	check(all(buf, G, 0), "g2: the pool of a driver that has gone is empty");
 	sleep(1);
 	check(all(one.cpu, G, 0xBB), "g3: what is held stays what it was: nobody else is given it");
+	drop(&one);
+}
+
+/* The same while a page of the pool is held, from here on until the round after it is over. */
+void test_kept(void)
+{
+	uint64_t end = now_us() + 120000000;
+	struct sluice_hold one;
+
+	(void)ask(WANT_COHERENT, 0, 0, 0xA5, 0);
+	if (!check(!hold(control->values[0], G, SLUICE_READ | SLUICE_WRITE, &one) &&
+			   all(one.cpu, G, 0xA5),
+		   "a page of the pool is held"))
+		return;
+	(void)ask(WANT_QUIT, 0, 0, 0, 0);
+	while (access("/tmp/held", F_OK) && now_us() < end)
+		usleep(100000);
+	check(all(one.cpu, G, 0), "g2: it is empty, and is nobody else's from then on");
 	drop(&one);
 }
 
