@@ -178,9 +178,13 @@ struct candidate {
 static int prepare(struct sluice_dma *dma, enum sluice_route route, uint64_t orig, uint64_t len,
 		   enum sluice_dir dir, struct candidate *candidate, struct sluice_span *span)
 {
-	struct sluice_placed *placed = take_record(dma->place);
+	const struct sluice_place_config *config = &dma->place->config;
+	struct sluice_placed *placed;
 	int ret;
 
+	if (config->keeps && !config->keeps(config->context, orig, len))
+		return -ERANGE;
+	placed = take_record(dma->place);
 	if (!placed)
 		return -ENOSPC;
 	candidate->placed = placed;

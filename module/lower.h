@@ -44,6 +44,7 @@ struct sluice_lower_ops {
 	 * open what it gets (GFP_DMA32, or 0).
 	 */
 	gfp_t zone;
+	bool lingers; /* the other end can hold what has been unmapped, for as long as it likes */
 	/*
 	 * Make one for a device whose driver is not bound yet, with room for pool_bytes of chunks (a
 	 * multiple of 2 MiB). Returns it, an ERR_PTR(-ENODEV) if this is not how the device's DMA

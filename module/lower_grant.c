@@ -311,6 +311,7 @@ int sluice_grants_to(int domid)
 const struct sluice_lower_ops sluice_lower_grant = {
 	.name = "grant",
 	.confines = true,
+	.lingers = true,
 	.take = take,
 	.give = give,
 	.show = show,

@@ -16,9 +16,10 @@
  *
  * Pages that could not be taken back. The kernel's unmap returns nothing, and its caller frees the
  * pages. So those of a mapping that lingers (sluice/place.h) get a reference more, which is dropped when
- * the device has let go of them. For memory of the slab allocator that is not enough: it gives its
- * pages' bytes out again by itself. Such pages are taken out of its reach only as a whole, so this is
- * said in the log: the device is to be reset.
+ * the device has let go of them. Memory that a reference would not keep is copied, where the other end can
+ * hold on to it. For memory of the slab allocator a reference is not enough: it gives its pages' bytes
+ * out again by itself. Such pages are taken out of its reach only as a whole, so this is said in the
+ * log: the device is to be reset.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -68,12 +69,32 @@ static void for_pages(u64 orig, u64 len, void (*what)(struct page *))
 		what(pfn_to_page(PHYS_PFN(at)));
 }
 
+/*
+ * Can a reference keep these pages from being given to somebody else? Not those behind the first one of an allocation
+ * of several pages that is not a compound page: they have no count of their own, and are freed whatever it says.
+ */
+static bool keeps(void *context, u64 orig, u64 len)
+{
+	for (u64 at = round_down(orig, PAGE_SIZE); at < orig + len; at += PAGE_SIZE) {
+		if (!page_count(pfn_to_page(PHYS_PFN(at))))
+			return false;
+	}
+	return true;
+}
+
+/* (An IOMMU that has unmapped a part only has no keeps(); it has no ended() either, as that stays so.) */
+static void hold(struct page *page)
+{
+	if (page_count(page))
+		get_page(page);
+}
+
 /* A mapping could not be taken back. */
 static void lingers(void *context, u64 orig, u64 len)
 {
 	struct sluice_device *sd = context;
 
-	for_pages(orig, len, get_page);
+	for_pages(orig, len, hold);
 	dev_err_ratelimited(&sd->pdev->dev,
 			    "sluice: the device's end does not let go of %llu bytes at 0x%llx: "
 			    "they are kept out of "
@@ -94,7 +115,8 @@ static void measure(struct sluice_device *sd)
 	struct page *page;
 	int err = -ENOMEM;
 
-	page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | sd->stack->lower->ops->zone,
+	page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | __GFP_COMP |
+				   sd->stack->lower->ops->zone,
 			   SCRATCH_ORDER);
 	if (page) {
 		err = sluice_place_measure(&sd->dma, page_to_phys(page), pages * PAGE_SIZE, ROUNDS);
@@ -120,6 +142,7 @@ static int make_place(struct sluice_device *sd)
 		.n_cpus = nr_cpu_ids,
 		.clock = cycles,
 		.asks = sluice_compat_ats(sd->pdev),
+		.keeps = stack->lower->ops->lingers ? keeps : NULL,
 		.lingers = lingers,
 		.ended = ended,
 		.context = sd,

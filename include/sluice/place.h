@@ -86,6 +86,9 @@ struct sluice_place_config {
 	/* The device translates by itself, and asks for each granule when it comes to it: that is not
 	 * seen from here, but auto reckons with it. */
 	bool asks;
+	/* NULL, or asked before memory is shared in place, in the context of the map: can it be kept out of use
+	 * if the device does not let go of it? If not, it bounces. */
+	bool (*keeps)(void *context, uint64_t orig, uint64_t len);
 	/* NULL, or called when a mapping begins to linger, before ended() can be: the caller of unmap,
 	 * or of a map that says -EBUSY, has not been told yet. In their context. */
 	void (*lingers)(void *context, uint64_t orig, uint64_t len);

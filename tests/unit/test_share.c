@@ -139,6 +139,36 @@ static void g2_partial_granules(void)
 	}
 }
 
+static bool keeps_nothing(void *context, uint64_t orig, uint64_t len)
+{
+	(void)context;
+	(void)orig;
+	(void)len;
+	return false;
+}
+
+/* Memory that would be somebody else's while the device still has it is not shared in the first place. */
+static void g1_what_cannot_be_kept_is_copied(void)
+{
+	uint64_t orig = buffer(0, 2 * G, 0x11), addr;
+	struct sluice_place_stats stats;
+
+	world.dma.policy.kind = SLUICE_POLICY_SHARE;
+	world.place.config.keeps = keeps_nothing;
+	addr = map(orig, 2 * G, SLUICE_TO_DEVICE);
+	sluice_place_get_stats(&world.dma, &stats);
+	assert_int_equal(stats.shared, 0);
+	assert_int_equal(stats.live, 0);
+	assert_int_equal(stats.unshareable, 1);
+	assert_int_equal(sluice_dma_unmap(&world.dma, addr, 2 * G, SLUICE_TO_DEVICE, 0), 0);
+	/* All records are there again. */
+	world.place.config.keeps = NULL;
+	addr = map(orig, 2 * G, SLUICE_TO_DEVICE);
+	sluice_place_get_stats(&world.dma, &stats);
+	assert_int_equal(stats.live, 1);
+	assert_int_equal(sluice_dma_unmap(&world.dma, addr, 2 * G, SLUICE_TO_DEVICE, 0), 0);
+}
+
 /* The granules at the ends go back to the pool as clean as they came. */
 static void g2_ends_are_scrubbed(void)
 {
@@ -668,6 +698,7 @@ static void nothing_leaks(void)
 OVER_ALL(g1_only_while_mapped)
 OVER_ALL(g1_permissions)
 OVER_ALL(g2_partial_granules)
+OVER_ALL(g1_what_cannot_be_kept_is_copied)
 OVER_ALL(g2_ends_are_scrubbed)
 OVER_ALL(g2_short_writes)
 OVER_ALL(g3_nothing_after_unmap)
@@ -692,6 +723,7 @@ int main(void)
 		cmocka_unit_test(g1_only_while_mapped_all),
 		cmocka_unit_test(g1_permissions_all),
 		cmocka_unit_test(g2_partial_granules_all),
+		cmocka_unit_test(g1_what_cannot_be_kept_is_copied_all),
 		cmocka_unit_test(g2_ends_are_scrubbed_all),
 		cmocka_unit_test(g2_short_writes_all),
 		cmocka_unit_test(g3_nothing_after_unmap_all),

@@ -172,6 +172,19 @@ static int run(void *data)
 	return 0;
 }
 
+/* Two pages that are none of a compound page: a reference to the second one would not keep it. */
+static int map_loose(struct tester *t)
+{
+	dma_addr_t dma;
+	struct page *page =
+		dma_alloc_pages(t->dev, 2 * PAGE_SIZE, &dma, DMA_FROM_DEVICE, GFP_KERNEL);
+
+	if (!page)
+		return -ENOMEM;
+	dma_free_pages(t->dev, 2 * PAGE_SIZE, page, dma, DMA_FROM_DEVICE);
+	return 0;
+}
+
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct tester *t = devm_kzalloc(&pdev->dev, sizeof(*t), GFP_KERNEL);
@@ -187,7 +200,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	t->control = (void *)get_zeroed_page(GFP_KERNEL);
 	t->coherent = dma_alloc_coherent(t->dev, PAGE_SIZE, &t->coherent_dma, GFP_KERNEL);
 	err = -ENOMEM;
-	if (!t->area || !t->control || !t->coherent)
+	if (!t->area || !t->control || !t->coherent || map_loose(t))
 		goto free;
 	t->thread = kthread_run(run, t, "sluice-test");
 	if (IS_ERR(t->thread)) {
