@@ -9,7 +9,7 @@
 # the same neighbours of this machine: boots differ by a factor of two, and what is compared here by
 # much less. The figure is the ratio of a job's two results in a round, its median over the rounds.
 #
-# usage: bench/relay-guest.sh [-k SERIES] [-r ROUNDS] [-t SECONDS_A_JOB]
+# usage: bench/relay-guest.sh [-k SERIES] [-r ROUNDS] [-t SECONDS_A_JOB] [OPTION_OF_THE_RELAY]...
 set -u
 bench=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/lib/all.sh
@@ -25,9 +25,11 @@ while getopts k:r:t: o; do
 	k) series=$OPTARG ;;
 	r) rounds=$OPTARG ;;
 	t) seconds=$OPTARG ;;
-	*) die "usage: bench/relay-guest.sh [-k SERIES] [-r ROUNDS] [-t SECONDS]" ;;
+	*) die "usage: bench/relay-guest.sh [-k SERIES] [-r ROUNDS] [-t SECONDS] [RELAY OPTION]..." ;;
 	esac
 done
+shift $((OPTIND - 1))
+relay_options=("$@")
 
 host_seconds() { echo "$seconds"; }
 host_rounds() { echo "$rounds"; }
@@ -65,7 +67,7 @@ for n in 1 2; do
 	disk_create "$VM_DIR/disk$n" 64M
 	qsd_start "$VM_DIR/disk$n" "$VM_DIR/qsd$n"
 done
-shadow_start "$VM_DIR/relay" "$VM_DIR/qsd2"
+shadow_start "$VM_DIR/relay" "$VM_DIR/qsd2" "${relay_options[@]}"
 # shellcheck disable=SC2046 # options
 vm_start -p plain $(all_memory_shared) $(disk 1 "$VM_DIR/qsd1") $(disk 2 "$VM_DIR/relay")
 vm_serve >"$VM_DIR/tap" || {
@@ -74,7 +76,7 @@ vm_serve >"$VM_DIR/tap" || {
 }
 
 echo "Debian $(kernel_version "$KERNEL"), $(qemu-system-x86_64 --version | head -n 1), ${ACCEL%% -cpu*}," \
-	"$(nproc) CPUs, $rounds rounds of $seconds s a job; ./run bench relay-guest"
+	"$(nproc) CPUs, $rounds rounds of $seconds s a job; ./run bench relay-guest ${relay_options[*]}"
 awk -F, "$AWK_MEDIAN"'
 	NR == 1 { next }
 	!($2 in unit) { jobs[++nj] = $2; unit[$2] = $4 }
