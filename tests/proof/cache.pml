@@ -6,8 +6,7 @@
  * -------------------
  * A model of core/cache.[ch], core/dma.c and the parts of slab.c, runs.c and pool.c that they rest
  * on, for Spin, which tries every interleaving of its steps. One step here is one access to what
- * another CPU may look at without a lock (the head of the run, a slot's tag, its length, a lock
- * word); what only the holder of a lock reads is done together with the step before. Comments name
+ * another CPU may look at without a lock (a slot's tag, its length, its kind, a lock word); what only the holder of a lock reads is done together with the step before. Comments name
  * the function that is followed.
  *
  * The pool is as small as it can be and still have every case: one place, which is free, or one run
@@ -76,7 +75,7 @@
 
 #define ALL 3 /* both slots of the slab */
 
-byte head = NOTHING;   /* of the place: read without a lock */
+byte head = NOTHING;   /* of the place; the pool's lock. (The core reads it without, for the kind: that is noted here.) */
 byte free_slots = 0;   /* of the slab; the pool's lock */
 #ifdef ZERO_RECORDS
 byte tag[2] = HELD;
@@ -108,9 +107,22 @@ inline lock(l)
 
 inline unlock(l)
 {
-	assert(l);
-	l = false
+	atomic {
+		assert(l);
+		l = false
+	}
 }
+
+/*
+ * What the holder of the pool's lock does is one step as long as nobody else may look at it without the lock, which is
+ * so for head and free_slots: nothing that another thread does can come out differently if it comes in between (Lipton's
+ * reduction: taking the lock may be put off, giving it back may be moved forward). Without the lock each access is a step.
+ */
+#ifndef NO_POOL_LOCK
+#define LOCKED atomic
+#else
+#define LOCKED
+#endif
 
 inline pool_enter()
 {
@@ -169,16 +181,20 @@ inline to_pool(k, set)
 inline give_back(c, k)
 {
 	if
-	:: k == SLAB && slots[c] ->
+	:: LOCKED {
+		k == SLAB && slots[c] ->
 		pool_enter();
 		to_pool(SLAB, slots[c]);
-		pool_leave();
-		slots[c] = 0
-	:: k == RUN && runs[c] ->
+		pool_leave()
+	   };
+	   slots[c] = 0
+	:: LOCKED {
+		k == RUN && runs[c] ->
 		pool_enter();
 		to_pool(RUN, 0);
-		pool_leave();
-		runs[c] = false
+		pool_leave()
+	   };
+	   runs[c] = false
 	:: else
 	fi
 }
@@ -236,14 +252,16 @@ inline empty_others()
 /* cache.c: reclaim(), slab.c: sluice_slab_reclaim() */
 inline reclaim()
 {
-	pool_enter();
-	if
-	:: head == SLAB && free_slots == ALL ->
-		free_slots = 0;
-		head = NOTHING
-	:: else
-	fi;
-	pool_leave()
+	LOCKED {
+		pool_enter();
+		if
+		:: head == SLAB && free_slots == ALL ->
+			free_slots = 0;
+			head = NOTHING
+		:: else
+		fi;
+		pool_leave()
+	}
 }
 
 /* internal.h: note_kind(): one for the place, as there is one for a granule. */
@@ -270,37 +288,42 @@ inline cut()
  */
 inline from_pool(k)
 {
-	pool_enter();
-	if
-	:: k == RUN && head == NOTHING -> head = RUN; s = 0; note_kind(RUN)
-	:: k == SLAB && head == NOTHING -> cut()
-	:: else
-	fi;
-	if
-	:: k == SLAB && head == SLAB && free_slots ->
-		s = (free_slots & 1 -> 0 : 1);
-		free_slots = free_slots & ~bit_of(s);
+	LOCKED {
+		pool_enter();
 		if
-		:: free_slots && !slots[cpu] -> /* BATCH: one more for the cache */
-			slots[cpu] = free_slots;
-			free_slots = 0
-		:: true /* low, or the cache holds enough */
+		:: k == RUN && head == NOTHING -> head = RUN; s = 0; note_kind(RUN)
+		:: k == SLAB && head == NOTHING -> cut()
+		:: else
 		fi
-	:: else
-	fi;
-	pool_leave()
+	};
+	LOCKED {
+		if
+		:: k == SLAB && head == SLAB && free_slots ->
+			s = (free_slots & 1 -> 0 : 1);
+			free_slots = free_slots & ~bit_of(s);
+			if
+			:: free_slots && !slots[cpu] -> /* BATCH: one more for the cache */
+				slots[cpu] = free_slots;
+				free_slots = 0
+			:: true /* low, or the cache holds enough */
+			fi
+		:: else
+		fi;
+		pool_leave()
+	}
 }
 
-/* cache.h: cache_take(), cache.c: sluice_cache_refill(), from_pool_hard(). */
+/* cache.h: cache_take(), cache.c: sluice_cache_refill(), from_pool_hard(). s is 2 before, and after it if there is nothing. */
 inline take(k)
 {
-	s = 2;
 	enter_cache();
 	if
-	:: k == RUN && runs[cpu] -> runs[cpu] = false; s = 0 /* of this length or, by longer(), of another */
-	:: k == SLAB && slots[cpu] ->
+	:: atomic { k == RUN && runs[cpu] -> runs[cpu] = false; s = 0 } /* of this length or, by longer(), of another */
+	:: atomic {
+		k == SLAB && slots[cpu] ->
 		s = (slots[cpu] & 1 -> 0 : 1);
 		slots[cpu] = slots[cpu] & ~bit_of(s)
+	   }
 	:: k == RUN || !slots[cpu] -> /* a run may have to be aligned, which those in a cache are not */
 #ifdef FRUGAL
 		if
@@ -350,9 +373,11 @@ inline give(k)
 	};
 	if
 	:: true -> /* one_to_pool(), give_back_some() */
-		pool_enter();
-		to_pool(k, bit_of(s));
-		pool_leave();
+		LOCKED {
+			pool_enter();
+			to_pool(k, bit_of(s));
+			pool_leave()
+		};
 		give_back_next(cpu);
 		empty_others_some()
 	:: true -> /* into the stack, perhaps after some are given back: half of it, long ones, the next */
@@ -367,12 +392,16 @@ inline give(k)
 		:: true
 		fi;
 		if
-		:: k == SLAB ->
+		:: atomic {
+			k == SLAB ->
 			assert(!(slots[cpu] & bit_of(s)));
 			slots[cpu] = slots[cpu] | bit_of(s)
-		:: else ->
+		   }
+		:: atomic {
+			k != SLAB ->
 			assert(!runs[cpu]);
 			runs[cpu] = true
+		   }
 		fi
 	fi;
 	unlock(cache_lock[cpu])
@@ -397,8 +426,8 @@ inline empty_others_some()
 inline map()
 {
 	if
-	:: l == 1 -> k = SLAB
-	:: true -> k = RUN /* a short one, too: because of its alignment, or for want of room for a slab */
+	:: atomic { l == 1 -> k = SLAB }
+	:: k = RUN /* a short one, too: because of its alignment, or for want of room for a slab */
 	fi;
 	take(k);
 	if
@@ -419,49 +448,45 @@ inline map()
  */
 inline claim()
 {
-	ok = false;
 #ifdef KIND_FIRST
 	kind = noted;
 #endif
+	t = tag[s];
 	if
-	:: true ->
-		t = tag[s];
-		if
-		:: t == LIVE && length[s] == l ->
+	:: t == LIVE && length[s] == l ->
 #ifndef NO_CAS
-			atomic {
-				if
-				:: tag[s] == t -> tag[s] = BUSY; ok = true
-				:: else
-				fi
-			}
+		atomic {
+			if
+			:: tag[s] == t -> tag[s] = BUSY; ok = true
+			:: else
+			fi
+		}
 #else
-			tag[s] = BUSY;
-			ok = true
+		tag[s] = BUSY;
+		ok = true
 #endif
-			;
+		;
 #ifndef NO_RECHECK
-			if
-			:: ok && length[s] != l ->
-				atomic {
+		if
+		:: ok && length[s] != l ->
+			atomic {
 #ifdef ONE_LENGTH
-					assert(!refused[s]);
+				assert(!refused[s]);
 #endif
-					tag[s] = LIVE;
-					ok = false
-				}
-			:: else
-			fi
-#endif
-			;
-#ifndef KIND_FIRST
-			if
-			:: ok -> kind = noted /* internal.h: claimed_slot() */
-			:: else
-			fi
-#endif
+				tag[s] = LIVE;
+				ok = false
+			}
 		:: else
 		fi
+#endif
+		;
+#ifndef KIND_FIRST
+		if
+		:: atomic { ok -> kind = noted } /* internal.h: claimed_slot() */
+		:: else
+		fi
+#endif
+	:: else
 	fi
 }
 
@@ -497,7 +522,6 @@ inline unmap()
 /* pool.c: sluice_pool_free() */
 inline pool_free()
 {
-	ok = false;
 #ifdef KIND_FIRST
 	kind = noted;
 #endif
@@ -509,7 +533,7 @@ inline pool_free()
 	};
 #ifndef KIND_FIRST
 	if
-	:: ok -> kind = noted
+	:: atomic { ok -> kind = noted }
 	:: else
 	fi;
 #endif
@@ -534,22 +558,19 @@ inline pool_free()
 inline call()
 {
 	if
-	:: op < MAPS ->
-		l = op + 1;
+	:: atomic { op < MAPS -> l = op + 1; s = 2 };
 #ifdef RAW
 		take((l == 1 -> SLAB : RUN))
 #else
 		map()
 #endif
-	:: else ->
-		atomic { s = (op - MAPS) % 2; l = (op - MAPS) / 2 + 1 };
+	:: atomic { op >= MAPS -> s = (op - MAPS) % 2; l = (op - MAPS) / 2 + 1 };
 #ifdef RAW
 		pool_free()
 #else
 		unmap()
 #endif
-	fi;
-	atomic { op = 0; l = 0; k = 0; s = 0; kind = 0; t = 0; cpu = 0; was = 0; ok = false; right = false }
+	fi
 }
 
 /* op is the first of its calls; the others are any. */
@@ -561,11 +582,14 @@ proctype thread(byte calls; byte op)
 	do
 	:: calls > 0 ->
 		call();
-		calls--;
-		if
-		:: calls > 0 -> select (op : 0 .. OPS - 1)
-		:: else
-		fi
+		atomic {
+			op = 0; l = 0; k = 0; s = 0; kind = 0; t = 0; cpu = 0; was = 0; ok = false; right = false;
+			calls--;
+			if
+			:: calls > 0 -> select (op : 0 .. OPS - 1)
+			:: else
+			fi
+		}
 	:: else -> break
 	od;
 	done++
