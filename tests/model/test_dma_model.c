@@ -312,6 +312,7 @@ static atomic_int wins, ready;
 static void *racer(void *arg)
 {
 	uint64_t round = 0;
+	uint32_t idle = 0;
 
 	(void)arg;
 	for (;;) {
@@ -319,8 +320,12 @@ static void *racer(void *arg)
 
 		if (dev == 1)
 			return NULL;
-		if (dev == round || dev == 0)
+		if (dev == round || dev == 0) {
+			/* There may be fewer processors than racers; but who yields comes late. */
+			if (++idle % 256 == 0)
+				sched_yield();
 			continue;
+		}
 		round = dev;
 		if (!sluice_dma_unmap(&rig.dma, dev & ~UINT64_C(0xff), 1000, SLUICE_FROM_DEVICE, 0))
 			atomic_fetch_add(&wins, 1);
@@ -331,7 +336,7 @@ static void *racer(void *arg)
 /* G4: of several unmaps of one address at once, exactly one goes through. */
 static void g4_one_of_two_unmaps_wins(void **state)
 {
-	uint64_t rounds = env("SLUICE_STEPS", STEPS) / 60;
+	uint64_t rounds = env("SLUICE_STEPS", STEPS) / 2;
 	pthread_t threads[RACERS];
 	uint8_t buf[1000];
 
