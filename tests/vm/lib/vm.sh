@@ -22,6 +22,7 @@ VM_MEMORY=512
 VM_MACHINE=pc # q35 for an IOMMU
 VM_CPUS=2 # what -smp takes. For one, say 1,maxcpus=2: see bench/vm.sh
 VM_TIMEOUT=${SLUICE_VM_TIMEOUT:-300}
+VM_APPEND= # to the kernel's command line, in each boot
 VM_QEMU=(qemu-system-x86_64)
 vm_firmware() { echo "-bios qboot.rom"; } # SeaBIOS would touch every disk
 
@@ -49,7 +50,7 @@ vm_start() {
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor,mode=readline \
 		-kernel "$(kernel_image "$KERNEL")" -initrd "$dir/initrd" \
-		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $append" \
+		-append "console=ttyS0 quiet panic=-1 oops=panic sysrq_always_enabled maxcpus=1 part=$part $VM_APPEND $append" \
 		"$@" >"$dir/qemu.log" 2>&1 </dev/null &
 	VM_PID=$!
 	# Opened for both directions, so that neither end waits for the other to open it.
