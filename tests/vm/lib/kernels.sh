@@ -87,7 +87,7 @@ kernel_module() {
 	version=$(kernel_version "$1")
 	log=$ROOT/build/logs/module-$version.log
 	mkdir -p "$ROOT/build/logs"
-	if ! make_in_turn "-j$(nproc)" module KDIR="$(kernel_headers "$1")" >"$log" 2>&1; then
+	if ! make_in_turn "-j$(nproc)" module KDIR="$(kernel_headers "$1")" KCFLAGS=-g0 >"$log" 2>&1; then
 		tail -20 "$log" >&2
 		say "error: sluice.ko does not build for $version; the whole log is $log"
 		return 1
