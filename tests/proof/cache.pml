@@ -6,8 +6,8 @@
  * -------------------
  * A model of core/cache.[ch], core/dma.c and the parts of slab.c, runs.c and pool.c that they rest
  * on, for Spin, which tries every interleaving of its steps. One step here is one access to what
- * another CPU may look at without a lock (a slot's tag, its length, its kind, a lock word); what only the holder of a lock reads is done together with the step before. Comments name
- * the function that is followed.
+ * another CPU may look at without a lock (a slot's tag, its length, its kind, a lock word); what only the
+ * holder of a lock reads is done together with the step before. Comments name the function that is followed.
  *
  * The pool is as small as it can be and still have every case: one place, which is free, or one run
  * (slot 0), or one slab of two slots (0 and 1), so that records are used again for slots of another
