@@ -27,6 +27,8 @@
 #include "relay/vu.h"
 
 #define PEER_MESSAGES 400
+/* No wait is longer: long enough never to matter on a loaded machine. Each ends as soon as what is waited for is there. */
+#define PEERS_WAIT_MS 60000
 #define POOL_BYTES    (1u << 20)
 #define POOL_GPA      UINT64_C(0x100000000)
 #define POOL_USER     UINT64_C(0x7f1234500000) /* where the "VMM" has it mapped */
