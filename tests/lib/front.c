@@ -141,6 +141,30 @@ uint32_t fe_get_base(struct peers *rig, uint32_t index)
 	return m.p.state.num;
 }
 
+void fe_stop_begin(struct peers *rig, uint32_t index)
+{
+	const struct vu_vring_state s = {index, 0};
+
+	fe_send(rig, VU_GET_VRING_BASE, 0, &s, sizeof(s), NULL, 0);
+}
+
+bool fe_stop_answered(struct peers *rig, int ms)
+{
+	struct pollfd p = {.fd = rig->fe, .events = POLLIN};
+
+	return poll(&p, 1, ms) > 0;
+}
+
+uint32_t fe_stop_end(struct peers *rig)
+{
+	struct vu_msg m;
+
+	assert_true(fe_stop_answered(rig, 20000));
+	assert_true(fe_recv(rig, &m));
+	assert_int_equal(m.h.request, VU_GET_VRING_BASE);
+	return m.p.state.num;
+}
+
 void fe_flood_log(struct peers *rig)
 {
 	for (int i = 0; i < 100; i++)

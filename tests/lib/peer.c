@@ -408,6 +408,24 @@ void peers_qsd_start(struct peers *rig)
 	}
 }
 
+void peers_check_disk(struct peers *rig, unsigned int sectors, uint8_t first)
+{
+	uint8_t sector[512];
+	char path[96];
+	int disk;
+
+	snprintf(path, sizeof(path), "%s/disk", rig->dir);
+	disk = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(disk >= 0);
+	for (unsigned int i = 0; i < sectors; i++) {
+		assert_int_equal(pread(disk, sector, sizeof(sector), (off_t)(i * sizeof(sector))),
+				 sizeof(sector));
+		for (unsigned int j = 0; j < sizeof(sector); j++)
+			assert_int_equal(sector[j], first + i);
+	}
+	close(disk);
+}
+
 FILE *peers_proc(pid_t pid, const char *command, const char *what)
 {
 	char line[128];
