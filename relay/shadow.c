@@ -378,16 +378,8 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 		return;
 	}
 	ring->base = device_end_base(&q->guest);
-	/* Once for each time that it has run, but then whatever else peers have logged. */
-	if (ran && asked && !at_rest && !vu_left(r->fe.fd))
-		relay_log("ring %u is stopped, but the backend has not finished %u requests "
-			  "of it: they are not "
-			  "given back, since another backend would run them beside this one. "
-			  "If the ring is "
-			  "started here again, they go on; if the guest goes on elsewhere, it "
-			  "waits for "
-			  "them until its driver resets the device",
-			  index, q->nflights);
+	if (ran && asked && !at_rest)
+		backend_unfinished(r, index, q->nflights);
 }
 
 bool shadow_at_work(const struct shadow *s)

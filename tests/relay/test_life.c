@@ -118,6 +118,18 @@ static void offer_all(struct vm *v, unsigned int round, uint16_t *ids)
 	vm_kick(v, 0);
 }
 
+/* The front-end keeps what is in flight, and all rings run. */
+static void start_with_inflight(struct pair *p)
+{
+	pair_start(p);
+	vm_hello(&p->vm);
+	vm_memory(&p->vm);
+	get_inflight(p);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(&p->vm, q);
+}
+
 /* Each of them once, with the right bytes. */
 static void all_come_back(struct vm *v, unsigned int round, const uint16_t *ids)
 {
@@ -147,13 +159,7 @@ static void g5_a_killed_relay_leaves_nothing_undone(void **state)
 	struct vm *v = &p->vm;
 	uint16_t ids[OUT];
 
-	pair_start(p);
-	vm_hello(v);
-	vm_memory(v);
-	get_inflight(p);
-	set_inflight(p);
-	for (unsigned int q = 0; q < VM_RINGS; q++)
-		vm_ring_up(v, q);
+	start_with_inflight(p);
 	pair_well(p);
 	for (unsigned int round = 0; round < 12; round++) {
 		/* All in flight; some of them, in any order; at any moment. */
@@ -189,13 +195,7 @@ static void g6_what_a_smaller_pool_cannot_hold_is_refused(void **state)
 	struct vm *v = &p->vm;
 	uint64_t n;
 
-	pair_start(p);
-	vm_hello(v);
-	vm_memory(v);
-	get_inflight(p);
-	set_inflight(p);
-	for (unsigned int q = 0; q < VM_RINGS; q++)
-		vm_ring_up(v, q);
+	start_with_inflight(p);
 	p->device.script->hold = true;
 	vm_offer(v, 0, large, 2);
 	vm_kick(v, 0);
