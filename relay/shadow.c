@@ -320,8 +320,7 @@ static void start_ready(struct relay *r, unsigned int index)
 	loop_watch(q, q->kick, 0);
 	loop_watch(q, q->back_call, 1);
 	q->loop->now = now_ns();
-	q->spin = s->options.poll_ns;
-	q->slept_at = q->loop->now;
+	q->spin[0] = q->spin[1] = s->options.poll_ns;
 	/* The driver's kick may have come before anybody listened. */
 	loop_activate(q);
 }
