@@ -138,7 +138,7 @@ void loop_events(struct loop *l, int timeout)
 	}
 }
 
-static void one_broke(struct relay *r, struct queue *q)
+void loop_broke(struct relay *r, const struct queue *q)
 {
 	struct ring *ring = &r->rings[q->index];
 
@@ -271,7 +271,7 @@ void loop_trouble(struct relay *r)
 		backend_lost(r, s->backend_broke);
 	for (unsigned int i = 0; i < RING_MAX; i++) {
 		if (s->queues[i].broke)
-			one_broke(r, &s->queues[i]);
+			loop_broke(r, &s->queues[i]);
 		s->queues[i].broke = false;
 	}
 }

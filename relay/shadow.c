@@ -285,6 +285,9 @@ static void start_ready(struct relay *r, unsigned int index)
 	q->kick = ring->kick;
 	q->call = ring->call;
 	ring->refused = false;
+	/* By what was in flight already. */
+	if (q->broken)
+		loop_broke(r, q);
 	if (r->be.fd < 0) {
 		ring->recover = true;
 		return;
