@@ -260,6 +260,7 @@ static void g5_a_ring_is_stopped_with_requests_in_flight(void **state)
 	uint64_t other;
 
 	pair_up(p);
+	p->device.script->late = true;
 	other = v->rings[1].base - VM_GPA + RING_USED(VM_NUM);
 	for (unsigned int round = 0; round < 5; round++) {
 		const uint32_t chains = p->device.script->chains;
@@ -268,7 +269,8 @@ static void g5_a_ring_is_stopped_with_requests_in_flight(void **state)
 		vm_echo_start(v, 0);
 		device_wait(&p->device, &p->device.script->chains, chains + 1);
 		fe_send(p->rig, VU_GET_VRING_BASE, 0, &s, sizeof(s), NULL, 0);
-		poll(NULL, 0, 20);
+		/* Before the backend is asked for the base, or while what it has answered for is still under way. */
+		poll(NULL, 0, round % 2 ? 20 : 200);
 		p->device.script->hold = false;
 		assert_true(fe_recv(p->rig, &m));
 		assert_int_equal(m.h.request, VU_GET_VRING_BASE);
