@@ -61,15 +61,9 @@ void sluice_cache_init(struct sluice_cache *cache)
 
 	sluice_zero(cache, sizeof(*cache));
 	sluice_lock_init(&cache->lock);
-	for (uint32_t kind = 0; kind <= NO_SLOT; kind++) {
-		struct sluice_stack *stack = &cache->stack[kind];
-
-		stack->base = stack->top = (uint16_t)next;
-		if (kind < CACHE_KINDS) {
-			stack->units = sluice_kind_units[kind];
-			next += DEPTH(sluice_kind_units[kind]);
-		}
-		stack->end = (uint16_t)next;
+	for (uint32_t kind = 0; kind <= NO_SLOT + 1; kind++) {
+		cache->stack[kind].base = cache->stack[kind].top = (uint16_t)next;
+		next += kind < CACHE_KINDS ? DEPTH(sluice_kind_units[kind]) : 0;
 	}
 }
 

@@ -16,13 +16,13 @@
 #define STACK_SLOTS 632u /* in all of them */
 
 /*
- * Where a stack lies in slot[], and what a call has to know about its kind: eight bytes, one load. The kinds that no
- * cache keeps have one that is empty and full, so that nobody has to ask for the kind first.
+ * Where a stack lies in slot[]: it ends where the next one begins. Four bytes, so that those of the long lengths, which come
+ * by seldom, share few lines. The kinds that no cache keeps have one that is empty and full, so that nobody
+ * has to ask for the kind first.
  */
 struct sluice_stack {
+	uint16_t base;
 	uint16_t top; /* where the next slot goes */
-	uint16_t base, end;
-	uint16_t units; /* of a slot of this kind; 0 where they differ */
 };
 
 struct sluice_cache {
@@ -37,7 +37,7 @@ struct sluice_cache {
 	 * back there. What was taken is drawn - held + given, and need not be counted.
 	 */
 	uint64_t given, drawn;
-	struct sluice_stack stack[NO_SLOT + 1] __attribute__((aligned(64)));
+	struct sluice_stack stack[NO_SLOT + 2];
 	uint32_t slot[STACK_SLOTS]; /* unit numbers */
 };
 
@@ -59,11 +59,13 @@ struct cache_took {
  * meets the request as well; give_back gives a slot back that does not go into its stack without more ado.
  */
 SLUICE_RARE struct cache_hold sluice_cache_lock_another(struct sluice_pool *pool, uint32_t index);
-SLUICE_RARE struct cache_took sluice_cache_refill(struct sluice_pool *pool,
-						  struct sluice_cache *cache, uint64_t size,
-						  uint32_t align, uint32_t kind);
-SLUICE_RARE void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache,
-					uint32_t unit, uint32_t kind);
+__attribute__((__noinline__)) struct cache_took sluice_cache_refill(struct sluice_pool *pool,
+								    struct sluice_cache *cache,
+								    uint64_t size, uint32_t align,
+								    uint32_t kind);
+__attribute__((__noinline__)) void sluice_cache_give_back(struct sluice_pool *pool,
+							  struct sluice_cache *cache, uint32_t unit,
+							  uint32_t kind);
 
 static inline uint32_t cache_height(const struct sluice_cache *cache, uint32_t kind)
 {
@@ -72,7 +74,7 @@ static inline uint32_t cache_height(const struct sluice_cache *cache, uint32_t k
 
 static inline bool cache_full(const struct sluice_cache *cache, uint32_t kind)
 {
-	return cache->stack[kind].top == cache->stack[kind].end;
+	return cache->stack[kind].top == cache->stack[kind + 1].base;
 }
 
 /* Put a slot of so many units onto a stack that is not full. */
@@ -90,7 +92,7 @@ static inline void cache_push(struct sluice_cache *cache, uint32_t kind, uint32_
 {
 	struct sluice_stack *stack = &cache->stack[kind];
 
-	stack_push(cache, stack, unit, cache->held + stack->units);
+	stack_push(cache, stack, unit, cache->held + sluice_kind_units[kind]);
 }
 
 /* Try to lock this CPU's cache. */
@@ -144,7 +146,7 @@ static inline void cache_drew(struct sluice_cache *cache, uint32_t units)
 static inline struct cache_took cache_take_kind(struct sluice_cache *cache, uint32_t kind)
 {
 	struct sluice_stack *stack = &cache->stack[kind];
-	uint32_t top = stack->top - 1u, units = stack->units;
+	uint32_t top = stack->top - 1u, units = sluice_kind_units[kind];
 
 	stack->top = (uint16_t)top;
 	sluice_store_u32(&cache->held, cache->held - units);
@@ -174,9 +176,9 @@ static inline bool cache_keep(const struct sluice_pool *pool, struct sluice_cach
 			      uint32_t unit, uint32_t kind)
 {
 	struct sluice_stack *stack = &cache->stack[kind];
-	uint32_t units = stack->units, held = cache->held + units;
+	uint32_t units = sluice_kind_units[kind], held = cache->held + units;
 
-	if (sluice_unlikely(stack->top == stack->end) ||
+	if (sluice_unlikely(cache_full(cache, kind)) ||
 	    sluice_unlikely(held > sluice_load_u32(&pool->keep)))
 		return false;
 	cache->given += units;

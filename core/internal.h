@@ -237,8 +237,8 @@ extern const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES];
 /* The kind of slot that a number of units needs, up to a granule. */
 extern const uint8_t sluice_kind_by_units[GRANULE_UNITS + 1];
 
-/* The size of a slot of each kind that caches keep. */
-extern const uint16_t sluice_kind_units[CACHE_KINDS];
+/* The size of a slot of each kind that caches keep; 0 of the others, whose slots differ. */
+extern const uint16_t sluice_kind_units[NO_SLOT + 1];
 
 /* The smallest class with slots of at least size bytes that are all aligned to align, or
  * SLUICE_POOL_CLASSES if there is none. */

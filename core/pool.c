@@ -305,9 +305,10 @@ static inline void hand_out(const struct sluice_pool *pool, const struct cache_t
 }
 
 /* With the lock of a cache that has no such slot, or NULL. */
-static SLUICE_RARE int alloc_slowly(struct sluice_pool *pool, uint64_t size, uint32_t align,
-				    struct sluice_slot *slot, struct sluice_cache *cache,
-				    unsigned long flags)
+static __attribute__((__noinline__)) int alloc_slowly(struct sluice_pool *pool, uint64_t size,
+						      uint32_t align, struct sluice_slot *slot,
+						      struct sluice_cache *cache,
+						      unsigned long flags)
 {
 	struct cache_hold hold = hold_some(pool, cache, flags);
 	struct cache_took took = cache_take(pool, hold.cache, size, align);
@@ -344,8 +345,9 @@ int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct sluice_slot 
 }
 
 /* With the lock of a cache into which it does not go without more ado, or NULL. */
-static SLUICE_RARE int free_slowly(struct sluice_pool *pool, uint32_t unit, uint32_t kind,
-				   struct sluice_cache *cache, unsigned long flags)
+static __attribute__((__noinline__)) int free_slowly(struct sluice_pool *pool, uint32_t unit,
+						     uint32_t kind, struct sluice_cache *cache,
+						     unsigned long flags)
 {
 	struct cache_hold hold = hold_some(pool, cache, flags);
 

@@ -33,7 +33,7 @@ const uint8_t sluice_kind_by_units[GRANULE_UNITS + 1] = {0, 0, 1, 2, 3,	 4,  5,	
 #define EIGHT_RUNS(n)                                                                              \
 	16 * (n), 16 * (n) + 16, 16 * (n) + 32, 16 * (n) + 48, 16 * (n) + 64, 16 * (n) + 80,       \
 		16 * (n) + 96, 16 * (n) + 112
-const uint16_t sluice_kind_units[CACHE_KINDS] = {
+const uint16_t sluice_kind_units[NO_SLOT + 1] = {
 	1,
 	2,
 	3,
