@@ -29,6 +29,8 @@
 # For depth 1, "hops": what the way there and back costs if nobody does anything with what goes by
 # (bench/relay/hops.c), directly and through a third process, for a backend that is as busy as the direct one was
 # in this round: the least that can be had with a backend that sleeps, on these processors.
+# "paced": one request at a time, so many a second: the share of a processor that the relay burns, spinning or waking up,
+# and the mean latency, three rounds.
 # How often it wakes up in ten idle seconds with a connected front-end. The most that its pool held
 # beside the bytes in flight. And by perf where its time goes, function by function.
 #
@@ -203,7 +205,7 @@ profile() {
 	case $4 in
 	131072)
 		awk -v ns=$ns -v block="$4" -v iops="$(cut -d' ' -f1 "$VM_DIR/load")" '
-			/mem(cpy|move|set)|move_and_clear|by_lines|past_caches/ { part += $1 / 100 }
+			/mem(cpy|move|set)|move_and_clear|(through|past)_caches/ { part += $1 / 100 }
 			END { print iops * 3.25 * block / 1048576 / (part * ns / 1e9) }' "$VM_DIR/profile" >"$VM_DIR/cost"
 		sample shadow "$1-copying-alone" "$(cat "$VM_DIR/cost")" MiB/s
 		;;
@@ -228,6 +230,21 @@ idle() {
 	after=$(wake_ups)
 	sample "$1" idle-10s $((after - before)) wake-ups
 	wait $load || die "$1, idle: the load failed"
+	peers_stop
+}
+
+# paced CANDIDATE RATE: what it burns, and what a request takes, where the front-end asks for little.
+paced() {
+	local before after result
+	peers_up "$1" null
+	[ "$1" = direct ] || before=$(processor_ns)
+	result=$(timeout 60 "$LOAD" "$SOCKET" paced 4096 1 2 wait "$2") || die "$1: the load at $2 a second failed"
+	[ "$1" = direct ] || {
+		after=$(processor_ns)
+		sample "$1" "paced-$2-relay-cpu" "$(awk "BEGIN { print ($after - $before) / 2e7 }")" "% of a processor"
+	}
+	read -r _ result _ <<<"$result"
+	sample "$1" "paced-$2" "$result" us
 	peers_stop
 }
 
@@ -272,6 +289,12 @@ if [ -n "$PERF" ]; then
 else
 	say "there is no perf: nothing is said about where the time goes"
 fi
+say "paced"
+for ((ROUND = 1; ROUND <= rounds && ROUND <= 3; ROUND++)); do
+	for rate in 500 1000 2000 4000 8000; do
+		for candidate in "${candidates[@]}"; do paced "$candidate" $rate; done
+	done
+done
 say "idle"
 ROUND=1
 for candidate in "${candidates[@]}"; do

@@ -53,3 +53,14 @@ bool backend_finishes(struct relay *r, unsigned int index, uint32_t (*count)(voi
 		}
 	}
 }
+
+void backend_unfinished(struct relay *r, unsigned int index, uint32_t open)
+{
+	if (!vu_left(r->fe.fd))
+		relay_log("ring %u is stopped, but the backend has not finished %u requests of it: "
+			  "they are not given back, since another backend would run them beside "
+			  "this one. If the ring is started here again, they go on; if the "
+			  "guest goes on elsewhere, it waits for them until its driver resets "
+			  "the device",
+			  index, open);
+}

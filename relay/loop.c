@@ -6,9 +6,9 @@
  * -------------------
  * The loop takes turns among the queues that have something to do. One that has had nothing for as
  * long as it may spin is asked, on both sides, to notify, looked at once more, and left alone until
- * an eventfd says so. How long it may spin follows what happens: a queue that is woken soon after it
- * went to sleep should have waited a little longer, one that slept for long should not have
- * waited at all. The eventfds are watched by an epoll fd, edge-triggered: each signal is one event,
+ * an eventfd says so. How long it may spin follows what happens, for answers and for requests on their own: where
+ * all that it may spin for would have been enough it should have waited longer, and otherwise not
+ * at all. The eventfds are watched by an epoll fd, edge-triggered: each signal is one event,
  * and the counters need not be read.
  *
  * Room in the pool (G5). A queue whose next chain does not fit waits until there may be room. Where
@@ -100,20 +100,25 @@ static void rest(struct queue *q)
 		q->used_at = q->loop->now;
 		return;
 	}
-	q->slept_at = q->loop->now;
 	loop_deactivate(q);
+}
+
+/* What it waits for: an answer, or a request. How long that takes has little to do with each other. */
+static uint64_t *spin_of(struct queue *q)
+{
+	return &q->spin[q->nflights ? 1 : 0];
 }
 
 static void woken(struct queue *q)
 {
-	uint64_t most = q->shadow->options.poll_ns, slept = q->loop->now - q->slept_at;
+	uint64_t most = q->shadow->options.poll_ns, *spin = spin_of(q);
 
 	if (q->active)
 		return;
-	if (slept < most)
-		q->spin = q->spin * 2 + most / 8 < most ? q->spin * 2 + most / 8 : most;
+	if (q->loop->now - q->used_at < most)
+		*spin = *spin * 2 + most / 8 < most ? *spin * 2 + most / 8 : most;
 	else
-		q->spin /= 2;
+		*spin /= 2;
 	loop_activate(q);
 }
 
@@ -133,7 +138,7 @@ void loop_events(struct loop *l, int timeout)
 	}
 }
 
-static void one_broke(struct relay *r, struct queue *q)
+void loop_broke(struct relay *r, const struct queue *q)
 {
 	struct ring *ring = &r->rings[q->index];
 
@@ -210,7 +215,7 @@ static bool turn(struct loop *l)
 		if (flow_step(q)) {
 			worked = true;
 			q->used_at = l->now;
-		} else if (l->now - q->used_at >= q->spin || l->now < l->crowded) {
+		} else if (l->now - q->used_at >= *spin_of(q) || l->now < l->crowded) {
 			rest(q);
 		}
 		if (q->broken && !was_broken)
@@ -266,7 +271,7 @@ void loop_trouble(struct relay *r)
 		backend_lost(r, s->backend_broke);
 	for (unsigned int i = 0; i < RING_MAX; i++) {
 		if (s->queues[i].broke)
-			one_broke(r, &s->queues[i]);
+			loop_broke(r, &s->queues[i]);
 		s->queues[i].broke = false;
 	}
 }

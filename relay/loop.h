@@ -75,6 +75,13 @@ bool loop_run(struct loop *l);
 void loop_trouble(struct relay *r);
 
 /**
+ * loop_broke - tell the front-end of a ring that its guest has broken
+ *
+ * Context: the control thread, while all loops rest. Twice is as good as once.
+ */
+void loop_broke(struct relay *r, const struct queue *q);
+
+/**
  * loop_events - wait until somebody notifies
  * @timeout: milliseconds at most, or -1; 0 if the epoll fd is readable
  */

@@ -34,7 +34,7 @@
 
 #define POOL_SIZE     (UINT64_C(64) << 20)
 #define POOL_MAX      (UINT64_C(256) << 20)
-#define POLL_NS	      UINT64_C(50000)
+#define POLL_NS	      UINT64_C(200000)
 #define DRAIN_MS      120000
 #define STATS_WAITING 16 /* clients of --stats that wait while one is served */
 

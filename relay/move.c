@@ -47,9 +47,9 @@ static void in_pieces(uint8_t *to, uint8_t *from, size_t len)
 #define LINE 64u
 #define HALF (LINE / 2)
 
-/* Each returns how many bytes it has moved: whole lines. */
-
-__attribute__((target("avx2"))) static size_t by_lines(uint8_t *to, uint8_t *from, size_t len)
+/* Returns how many bytes it has moved: whole lines. To stream, @to has to be at the beginning of a line. */
+__attribute__((target("avx2"), always_inline)) static inline size_t
+by_lines(uint8_t *to, uint8_t *from, size_t len, bool stream)
 {
 	const __m256i zero = _mm256_setzero_si256();
 	size_t at;
@@ -58,33 +58,33 @@ __attribute__((target("avx2"))) static size_t by_lines(uint8_t *to, uint8_t *fro
 		__m256i low = _mm256_loadu_si256((const void *)(from + at));
 		__m256i high = _mm256_loadu_si256((const void *)(from + at + HALF));
 
-		_mm256_storeu_si256((void *)(to + at), low);
-		_mm256_storeu_si256((void *)(to + at + HALF), high);
+		if (stream) {
+			_mm256_stream_si256((void *)(to + at), low);
+			_mm256_stream_si256((void *)(to + at + HALF), high);
+		} else {
+			_mm256_storeu_si256((void *)(to + at), low);
+			_mm256_storeu_si256((void *)(to + at + HALF), high);
+		}
 		_mm256_storeu_si256((void *)(from + at), zero);
 		_mm256_storeu_si256((void *)(from + at + HALF), zero);
 	}
 	return at;
 }
 
-/* @to is at the beginning of a line. */
+/* A loop for each way, since the choice does not belong into one. */
+__attribute__((target("avx2"))) static size_t through_caches(uint8_t *to, uint8_t *from, size_t len)
+{
+	return by_lines(to, from, len, false);
+}
+
 __attribute__((target("avx2"))) static size_t past_caches(uint8_t *to, uint8_t *from, size_t len)
 {
-	const __m256i zero = _mm256_setzero_si256();
-	size_t at;
+	size_t moved = by_lines(to, from, len, true);
 
-	for (at = 0; at + LINE <= len; at += LINE) {
-		__m256i low = _mm256_loadu_si256((const void *)(from + at));
-		__m256i high = _mm256_loadu_si256((const void *)(from + at + HALF));
-
-		_mm256_stream_si256((void *)(to + at), low);
-		_mm256_stream_si256((void *)(to + at + HALF), high);
-		_mm256_storeu_si256((void *)(from + at), zero);
-		_mm256_storeu_si256((void *)(from + at + HALF), zero);
-	}
 	/* Streaming stores are in no order with others, not even with a release: whoever is told next that
 	 * the bytes are there has to find them. */
 	_mm_sfence();
-	return at;
+	return moved;
 }
 #endif
 
@@ -99,7 +99,7 @@ void move_and_clear(uint8_t *to, uint8_t *from, size_t len, bool stream)
 			in_pieces(to, from, done);
 			done += past_caches(to + done, from + done, len - done);
 		} else {
-			done = by_lines(to, from, len);
+			done = through_caches(to, from, len);
 		}
 	}
 #else

@@ -82,8 +82,7 @@ struct queue {
 	uint16_t nkept;
 	struct kept kept[KEPT_MAX];
 	uint64_t used_at; /* when there was something to do last, ns */
-	uint64_t slept_at;
-	uint64_t spin;			  /* how long to look before sleeping, ns */
+	uint64_t spin[2]; /* how long to look before sleeping, ns: with nothing in flight; else */
 	struct vu_region ring_written[2]; /* where in the guest the ring is written, for the log */
 	void *ledger;			  /* its part of the in-flight buffer, or NULL */
 	uint64_t ledger_counter;

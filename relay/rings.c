@@ -110,14 +110,7 @@ static void withhold(struct relay *r, unsigned int index, const struct ring_area
 	ring->recover = false;
 	ring->owed = true;
 	ring->base = base;
-	/* Once for each time that it has run, but then whatever else peers have logged. */
-	if (!vu_left(r->fe.fd))
-		relay_log("ring %u is stopped, but the backend has not finished %u requests "
-			  "of it: they are not given back, since another backend would run "
-			  "them beside this one. If the ring is started here again, they go "
-			  "on; if the guest goes on elsewhere, it waits for them until its "
-			  "driver resets the device",
-			  index, inflight_open(ring, area, base));
+	backend_unfinished(r, index, inflight_open(ring, area, base));
 }
 
 static int tell_state(struct relay *r, uint32_t request, unsigned int index, uint32_t num)

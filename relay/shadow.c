@@ -285,6 +285,9 @@ static void start_ready(struct relay *r, unsigned int index)
 	q->kick = ring->kick;
 	q->call = ring->call;
 	ring->refused = false;
+	/* By what was in flight already. */
+	if (q->broken)
+		loop_broke(r, q);
 	if (r->be.fd < 0) {
 		ring->recover = true;
 		return;
@@ -320,8 +323,7 @@ static void start_ready(struct relay *r, unsigned int index)
 	loop_watch(q, q->kick, 0);
 	loop_watch(q, q->back_call, 1);
 	q->loop->now = now_ns();
-	q->spin = s->options.poll_ns;
-	q->slept_at = q->loop->now;
+	q->spin[0] = q->spin[1] = s->options.poll_ns;
 	/* The driver's kick may have come before anybody listened. */
 	loop_activate(q);
 }
@@ -378,16 +380,8 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 		return;
 	}
 	ring->base = device_end_base(&q->guest);
-	/* Once for each time that it has run, but then whatever else peers have logged. */
-	if (ran && asked && !at_rest && !vu_left(r->fe.fd))
-		relay_log("ring %u is stopped, but the backend has not finished %u requests "
-			  "of it: they are not "
-			  "given back, since another backend would run them beside this one. "
-			  "If the ring is "
-			  "started here again, they go on; if the guest goes on elsewhere, it "
-			  "waits for "
-			  "them until its driver resets the device",
-			  index, q->nflights);
+	if (ran && asked && !at_rest)
+		backend_unfinished(r, index, q->nflights);
 }
 
 bool shadow_at_work(const struct shadow *s)

@@ -206,6 +206,15 @@ uint64_t backend_features(const struct relay *r);
 bool backend_finishes(struct relay *r, unsigned int index, uint32_t (*count)(void *), void *arg,
 		      int64_t until);
 
+/**
+ * backend_unfinished - tell the operator of requests that a stopped ring does not give back
+ * @open: how many the backend has not finished
+ *
+ * To be called once for each time that the ring has run; no limit for what peers have logged holds it back. A
+ * front-end that has left is not spoken of: the next one starts the ring again.
+ */
+void backend_unfinished(struct relay *r, unsigned int index, uint32_t open);
+
 /* rings.c */
 
 /* A ring as the backend is told it. */

@@ -6,6 +6,7 @@
  * -------------------
  *	load SOCKET read|write BLOCK_SIZE DEPTH SECONDS wait|poll [QUEUES]
  *	load SOCKET idle BLOCK_SIZE DEPTH SECONDS wait|poll
+ *	load SOCKET paced BLOCK_SIZE 1 SECONDS wait|poll RATE
  *	load SOCKET verify BLOCK_SIZE DEPTH ROUNDS wait|poll
  *
  * Keeps DEPTH requests of BLOCK_SIZE in flight on each queue (1), each at a random aligned place of the disk. "wait"
@@ -19,6 +20,9 @@
  * several queues IOPS is the sum, and the others are those of the first queue.
  *
  * "idle" makes one request and then leaves the device alone.
+ *
+ * "paced" reads one block at a time, RATE times a second, and sleeps in between: what a relay burns beside an
+ * application that does other things as well. The line it prints is the same.
  *
  * "verify" is a test: it writes each block of the disk with contents that only this block, this
  * round and this run can have, in random order, reads all of them back in another, and compares.
@@ -333,17 +337,51 @@ static void idle(struct load *l, unsigned int seconds)
 	sleep(seconds);
 }
 
+static void paced(struct load *l, double seconds, uint64_t rate)
+{
+	const uint64_t begin = now_ns(), gap = UINT64_C(1000000000) / rate;
+	const uint64_t total = (uint64_t)(seconds * (double)rate);
+	static uint64_t buckets[BUCKETS];
+	struct blkio_completion c[MAX_DEPTH];
+	uint64_t sum = 0;
+
+	for (uint64_t i = 0; i < total; i++) {
+		const uint64_t due = begin + i * gap;
+		const struct timespec at = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)};
+		uint64_t before, ns;
+
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+		before = now_ns();
+		submit(l, false, next_random(&l->random) % l->blocks, 0);
+		complete(l, c);
+		ns = now_ns() - before;
+		sum += ns;
+		buckets[ns / BUCKET_NS < BUCKETS ? ns / BUCKET_NS : BUCKETS - 1]++;
+	}
+	if (!total)
+		fail("nothing was measured", ETIME);
+	printf("%.0f %.3f %.3f %.3f\n", (double)total * 1e9 / (double)(now_ns() - begin),
+	       (double)sum / 1000 / (double)total, percentile(buckets, total, 0.5),
+	       percentile(buckets, total, 0.99));
+}
+
 int main(int argc, char **argv)
 {
 	struct load l = {.random = now_ns() | 1, .seed = now_ns(), .queues = 1};
-	bool poll;
+	bool poll, with_pace;
+	uint64_t last = 1;
 
 	if (argc != 7 && argc != 8)
-		fail("usage: load SOCKET read|write|idle|verify BLOCK_SIZE DEPTH SECONDS|ROUNDS "
-		     "wait|poll [QUEUES]",
+		fail("usage: load SOCKET read|write|idle|paced|verify BLOCK_SIZE DEPTH "
+		     "SECONDS|ROUNDS wait|poll [QUEUES|RATE]",
 		     EINVAL);
+	with_pace = !strcmp(argv[2], "paced");
 	if (argc == 8)
-		l.queues = (unsigned int)strtoul(argv[7], NULL, 0);
+		last = strtoul(argv[7], NULL, 0);
+	if (!with_pace)
+		l.queues = (unsigned int)last;
+	else if (!last || argc != 8)
+		fail("paced wants how many a second", EINVAL);
 	if (!l.queues || l.queues > MAX_QUEUES)
 		fail("one to eight queues", EINVAL);
 	l.size = strtoul(argv[3], NULL, 0);
@@ -355,6 +393,8 @@ int main(int argc, char **argv)
 	choose(&l, 0, poll);
 	if (!strcmp(argv[2], "verify"))
 		verify(&l, strtoul(argv[5], NULL, 0));
+	else if (with_pace)
+		paced(&l, strtod(argv[5], NULL), last);
 	else if (!strcmp(argv[2], "idle"))
 		idle(&l, (unsigned int)strtoul(argv[5], NULL, 0));
 	else

@@ -2,8 +2,7 @@
 /*
  * peer.c - the two peers of a relay under test
  *
- * Theory of operation: tests/lib/peer.h. Waits are bounded by WAIT_MS, long enough never to matter
- * on a loaded machine, and end as soon as what is waited for is there.
+ * Theory of operation: tests/lib/peer.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,8 +21,6 @@
 #include <unistd.h>
 
 #include "peer.h"
-
-#define WAIT_MS 60000
 
 static void nap(void)
 {
@@ -76,8 +73,8 @@ static void use_channel(struct script *s, int fd)
 	m.h.flags |= VU_NEED_REPLY;
 	for (uint32_t i = 0; i < s->channel_fds; i++)
 		m.fds[m.nfds++] = fd;
-	vu_send(fd, &m, WAIT_MS);
-	if (!vu_recv(fd, &m, WAIT_MS))
+	vu_send(fd, &m, PEERS_WAIT_MS);
+	if (!vu_recv(fd, &m, PEERS_WAIT_MS))
 		__atomic_store_n(&s->channel_result, (int)m.p.u64, __ATOMIC_RELEASE);
 }
 
@@ -133,7 +130,7 @@ static void backend_serve(struct script *s, int fd)
 	struct vu_msg m;
 	int channel = -1;
 
-	while (!vu_recv(fd, &m, WAIT_MS * 10)) {
+	while (!vu_recv(fd, &m, PEERS_WAIT_MS * 10)) {
 		record(s, &m);
 		if (m.h.request == VU_SET_BACKEND_REQ_FD && m.nfds)
 			channel = vu_take_fd(&m);
@@ -147,7 +144,7 @@ static void backend_serve(struct script *s, int fd)
 		}
 		if (answer(s, &m)) {
 			m.h.flags = VU_VERSION | VU_REPLY;
-			vu_send(fd, &m, WAIT_MS);
+			vu_send(fd, &m, PEERS_WAIT_MS);
 		}
 		if (channel >= 0 && s->channel_request && m.h.request == VU_SET_VRING_ENABLE) {
 			use_channel(s, channel);
@@ -319,7 +316,7 @@ void peers_connect(struct peers *rig)
 	if (rig->fe >= 0)
 		close(rig->fe);
 	address(&addr, rig->front);
-	for (int i = 0; i < WAIT_MS / 5; i++) {
+	for (int i = 0; i < PEERS_WAIT_MS / 5; i++) {
 		rig->fe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (!connect(rig->fe, (struct sockaddr *)&addr, sizeof(addr)))
 			return;
@@ -333,7 +330,7 @@ int peers_status(struct peers *rig)
 {
 	int status;
 
-	for (int i = 0; i < WAIT_MS / 5; i++) {
+	for (int i = 0; i < PEERS_WAIT_MS / 5; i++) {
 		if (waitpid(rig->relay, &status, WNOHANG) == rig->relay) {
 			rig->relay = 0;
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -359,7 +356,7 @@ bool peers_logged(struct peers *rig, const char *text)
 
 void peers_wait_log(struct peers *rig, const char *text)
 {
-	for (int i = 0; i < WAIT_MS / 5; i++) {
+	for (int i = 0; i < PEERS_WAIT_MS / 5; i++) {
 		if (peers_logged(rig, text))
 			return;
 		nap();
@@ -411,6 +408,24 @@ void peers_qsd_start(struct peers *rig)
 	}
 }
 
+void peers_check_disk(struct peers *rig, unsigned int sectors, uint8_t first)
+{
+	uint8_t sector[512];
+	char path[96];
+	int disk;
+
+	snprintf(path, sizeof(path), "%s/disk", rig->dir);
+	disk = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(disk >= 0);
+	for (unsigned int i = 0; i < sectors; i++) {
+		assert_int_equal(pread(disk, sector, sizeof(sector), (off_t)(i * sizeof(sector))),
+				 sizeof(sector));
+		for (unsigned int j = 0; j < sizeof(sector); j++)
+			assert_int_equal(sector[j], first + i);
+	}
+	close(disk);
+}
+
 FILE *peers_proc(pid_t pid, const char *command, const char *what)
 {
 	char line[128];
@@ -421,144 +436,6 @@ FILE *peers_proc(pid_t pid, const char *command, const char *what)
 	f = popen(line, "r");
 	assert_non_null(f);
 	return f;
-}
-
-/* ---- the front-end ---- */
-
-void fe_send(struct peers *rig, uint32_t request, uint32_t flags, const void *payload,
-	     uint32_t size, const int *fds, unsigned int nfds)
-{
-	struct vu_msg m;
-
-	vu_set(&m, request);
-	m.h.flags |= flags;
-	m.h.size = size;
-	if (size)
-		memcpy(&m.p, payload, size);
-	for (unsigned int i = 0; i < nfds; i++)
-		m.fds[m.nfds++] = fds[i];
-	vu_send(rig->fe, &m, WAIT_MS);
-}
-
-void fe_bytes(struct peers *rig, const void *bytes, size_t n)
-{
-	assert_int_equal(send(rig->fe, bytes, n, MSG_NOSIGNAL), n);
-}
-
-bool fe_recv(struct peers *rig, struct vu_msg *m)
-{
-	int rc = vu_recv(rig->fe, m, WAIT_MS);
-
-	if (rc == -ETIMEDOUT)
-		fail_msg("the relay does not answer");
-	return rc == 0;
-}
-
-bool fe_closed(struct peers *rig)
-{
-	struct vu_msg m;
-
-	return !fe_recv(rig, &m);
-}
-
-int fe_ack(struct peers *rig, uint32_t request, const void *payload, uint32_t size, int fd)
-{
-	struct vu_msg m;
-
-	fe_send(rig, request, VU_NEED_REPLY, payload, size, &fd, fd >= 0);
-	if (!fe_recv(rig, &m))
-		return -1;
-	assert_int_equal(m.h.request, request);
-	assert_int_equal(m.h.flags, VU_VERSION | VU_REPLY);
-	assert_int_equal(m.h.size, 8);
-	return (int)m.p.u64;
-}
-
-int fe_ack_u64(struct peers *rig, uint32_t request, uint64_t value, int fd)
-{
-	return fe_ack(rig, request, &value, sizeof(value), fd);
-}
-
-int fe_ack_state(struct peers *rig, uint32_t request, uint32_t index, uint32_t num)
-{
-	struct vu_vring_state s = {index, num};
-
-	return fe_ack(rig, request, &s, sizeof(s), -1);
-}
-
-uint64_t fe_get(struct peers *rig, uint32_t request)
-{
-	struct vu_msg m;
-
-	fe_send(rig, request, 0, NULL, 0, NULL, 0);
-	assert_true(fe_recv(rig, &m));
-	assert_int_equal(m.h.request, request);
-	assert_int_equal(m.h.flags, VU_VERSION | VU_REPLY);
-	assert_int_equal(m.h.size, 8);
-	return m.p.u64;
-}
-
-void fe_hello(struct peers *rig)
-{
-	uint64_t features, protocol;
-
-	features = fe_get(rig, VU_GET_FEATURES);
-	protocol = fe_get(rig, VU_GET_PROTOCOL_FEATURES);
-	fe_send(rig, VU_SET_PROTOCOL_FEATURES, 0, &protocol, 8, NULL, 0);
-	assert_int_equal(fe_ack(rig, VU_SET_OWNER, NULL, 0, -1), 0);
-	assert_int_equal(
-		fe_ack_u64(rig, VU_SET_FEATURES, features & ~VU_BIT(VIRTIO_F_ACCESS_PLATFORM), -1),
-		0);
-}
-
-int fe_region(struct peers *rig, uint32_t request, uint64_t gpa, uint64_t user, uint64_t size,
-	      uint64_t offset, int fd)
-{
-	struct vu_mem_one one = {.region = {gpa, size, user, offset}};
-
-	return fe_ack(rig, request, &one, sizeof(one), fd);
-}
-
-int fe_add_pool(struct peers *rig)
-{
-	return fe_region(rig, VU_ADD_MEM_REG, POOL_GPA, POOL_USER, POOL_BYTES, 0, rig->pool);
-}
-
-int fe_ring(struct peers *rig, uint32_t index, uint64_t user, uint32_t num)
-{
-	struct vu_vring_addr addr = {
-		.index = index,
-		.desc = user,
-		.avail = user + RING_AVAIL(num),
-		.used = user + RING_USED(num),
-		.log = user,
-	};
-
-	assert_int_equal(fe_ack_u64(rig, VU_SET_VRING_CALL, index, rig->call), 0);
-	assert_int_equal(fe_ack_u64(rig, VU_SET_VRING_ERR, index, rig->err), 0);
-	assert_int_equal(fe_ack_state(rig, VU_SET_VRING_NUM, index, num), 0);
-	assert_int_equal(fe_ack_state(rig, VU_SET_VRING_BASE, index, 0), 0);
-	assert_int_equal(fe_ack(rig, VU_SET_VRING_ADDR, &addr, sizeof(addr), -1), 0);
-	assert_int_equal(fe_ack_u64(rig, VU_SET_VRING_KICK, index, rig->kick), 0);
-	return fe_ack_state(rig, VU_SET_VRING_ENABLE, index, 1);
-}
-
-uint32_t fe_get_base(struct peers *rig, uint32_t index)
-{
-	struct vu_vring_state s = {index, 0};
-	struct vu_msg m;
-
-	fe_send(rig, VU_GET_VRING_BASE, 0, &s, sizeof(s), NULL, 0);
-	assert_true(fe_recv(rig, &m));
-	assert_int_equal(m.h.request, VU_GET_VRING_BASE);
-	assert_int_equal(m.p.state.index, index);
-	return m.p.state.num;
-}
-
-void fe_flood_log(struct peers *rig)
-{
-	for (int i = 0; i < 100; i++)
-		assert_int_equal(fe_ack_state(rig, VU_SET_VRING_NUM, 1000, 1), 1);
 }
 
 /* ---- what the backend has seen ---- */
@@ -608,7 +485,7 @@ bool be_saw_bytes(struct peers *rig, const void *bytes, size_t n)
 
 void be_wait(struct peers *rig, uint32_t request, unsigned int count)
 {
-	for (int i = 0; i < WAIT_MS / 5; i++) {
+	for (int i = 0; i < PEERS_WAIT_MS / 5; i++) {
 		if (be_count(rig, request) >= count)
 			return;
 		nap();

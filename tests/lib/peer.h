@@ -27,6 +27,8 @@
 #include "relay/vu.h"
 
 #define PEER_MESSAGES 400
+/* No wait is longer: long enough never to matter on a loaded machine. Each ends as soon as what is waited for is there. */
+#define PEERS_WAIT_MS 60000
 #define POOL_BYTES    (1u << 20)
 #define POOL_GPA      UINT64_C(0x100000000)
 #define POOL_USER     UINT64_C(0x7f1234500000) /* where the "VMM" has it mapped */
@@ -102,6 +104,8 @@ int peers_teardown(void **state);
 /* The backend is a stock one from now on, with a disk of 1 MiB that stays over its restarts. */
 #define PEERS_QSD "/usr/bin/qemu-storage-daemon"
 void peers_qsd_start(struct peers *rig);
+/* That its first sectors hold the bytes @first, @first + 1 and so on, each all through. */
+void peers_check_disk(struct peers *rig, unsigned int sectors, uint8_t first);
 
 /*
  * Open "ls /proc/PID/fd" or "cat /proc/PID/maps" and the like, to be closed with pclose(). The relay
@@ -150,6 +154,11 @@ int fe_add_pool(struct peers *rig);
 /* Set up and kick a ring of num entries whose area starts at user; returns the last ack. */
 int fe_ring(struct peers *rig, uint32_t index, uint64_t user, uint32_t num);
 uint32_t fe_get_base(struct peers *rig, uint32_t index);
+/* The same in steps, for a relay that lets the answer wait: ask, look whether there is one, take it and return the
+ * base. The last fails the test after 20 s, which is less than --drain gives a backend. */
+void fe_stop_begin(struct peers *rig, uint32_t index);
+bool fe_stop_answered(struct peers *rig, int ms);
+uint32_t fe_stop_end(struct peers *rig);
 /* So many messages that are refused that what peers make the relay log is cut off. */
 void fe_flood_log(struct peers *rig);
 

@@ -13,7 +13,6 @@
  *
  * Names begin with the guarantee (THREAT-MODEL.md).
  */
-#include <poll.h>
 #include <unistd.h>
 
 #include "pair.h"
@@ -30,30 +29,6 @@ static uint32_t where(const struct vm *v, unsigned int q)
 		return r->avail;
 	return (r->avail | (uint32_t)r->avail_wrap << 15) | (r->used | (uint32_t)r->used_wrap << 15)
 								    << 16;
-}
-
-static void stop_begin(struct peers *rig, uint32_t q)
-{
-	const struct vu_vring_state s = {.index = q};
-
-	fe_send(rig, VU_GET_VRING_BASE, 0, &s, sizeof(s), NULL, 0);
-}
-
-static bool stop_answered(struct peers *rig, int ms)
-{
-	struct pollfd p = {.fd = rig->fe, .events = POLLIN};
-
-	return poll(&p, 1, ms) > 0;
-}
-
-static uint32_t stop_end(struct peers *rig)
-{
-	struct vu_msg m;
-
-	assert_true(stop_answered(rig, 20000));
-	assert_true(fe_recv(rig, &m));
-	assert_int_equal(m.h.request, VU_GET_VRING_BASE);
-	return m.p.state.num;
 }
 
 /* A chain that the backend has begun and does not finish. */
@@ -80,10 +55,10 @@ static void g5_a_stop_waits_for_a_backend_that_answers_too_early(void **state)
 
 	pair_up(p);
 	begin(p, 0);
-	stop_begin(p->rig, 0);
-	assert_false(stop_answered(p->rig, LONG));
+	fe_stop_begin(p->rig, 0);
+	assert_false(fe_stop_answered(p->rig, LONG));
 	p->device.script->hold = false;
-	base = stop_end(p->rig);
+	base = fe_stop_end(p->rig);
 	/* It has been answered, once, by the connection that it was given to. */
 	vm_echo_end(&p->vm, 0, true);
 	assert_int_equal(base, where(&p->vm, 0));
@@ -107,12 +82,12 @@ static void g5_a_stop_waits_for_a_backend_that_was_given_up(void **state)
 	s->times = 1;
 	assert_int_equal(fe_ack_state(p->rig, VU_SET_VRING_ENABLE, 0, 0), 0);
 	peers_wait_log(p->rig, "the backend is away");
-	stop_begin(p->rig, 0);
-	assert_false(stop_answered(p->rig, SOON));
+	fe_stop_begin(p->rig, 0);
+	assert_false(fe_stop_answered(p->rig, SOON));
 	/* Nor is anything given to a backend twice here. */
 	assert_int_equal(s->connections, 1);
 	s->hold = false;
-	base = stop_end(p->rig);
+	base = fe_stop_end(p->rig);
 	/* The relay cannot know what became of it, but nobody is at work on it any more. */
 	assert_int_equal(base, before);
 	start_again(p, 0, base);
@@ -129,10 +104,10 @@ static void g5_a_stop_ends_when_the_backend_is_killed(void **state)
 	pair_up(p);
 	before = where(&p->vm, 0);
 	begin(p, 0);
-	stop_begin(p->rig, 0);
-	assert_false(stop_answered(p->rig, SOON));
+	fe_stop_begin(p->rig, 0);
+	assert_false(fe_stop_answered(p->rig, SOON));
 	device_kill(&p->device);
-	base = stop_end(p->rig);
+	base = fe_stop_end(p->rig);
 	assert_int_equal(base, before);
 	p->device.script->hold = false;
 	device_start(&p->device);
@@ -155,8 +130,8 @@ static void g5_a_stop_is_bounded_and_gives_nothing_back_that_may_be_at_work(void
 	for (unsigned int q = 0; q < VM_RINGS; q++)
 		begin(p, q);
 	for (unsigned int q = 0; q < VM_RINGS; q++) {
-		stop_begin(p->rig, q);
-		base[q] = stop_end(p->rig);
+		fe_stop_begin(p->rig, q);
+		base[q] = fe_stop_end(p->rig);
 		assert_int_equal(base[q], where(&p->vm, q));
 		assert_false(vm_poll(&p->vm, q, &id, &len));
 	}
@@ -234,8 +209,8 @@ static void g5_a_front_end_that_leaves_ends_the_wait(void **state)
 
 	pair_up(p);
 	begin(p, 0);
-	stop_begin(p->rig, 0);
-	assert_false(stop_answered(p->rig, SOON));
+	fe_stop_begin(p->rig, 0);
+	assert_false(fe_stop_answered(p->rig, SOON));
 	close(p->rig->fe);
 	p->device.script->hold = false;
 	peers_connect(p->rig);

@@ -61,30 +61,6 @@ static void up(struct peers *rig, const char *drain, uint32_t base)
 	(void)!read(rig->call, &n, sizeof(n));
 }
 
-static void stop_begin(struct peers *rig)
-{
-	const struct vu_vring_state s = {.index = 0};
-
-	fe_send(rig, VU_GET_VRING_BASE, 0, &s, sizeof(s), NULL, 0);
-}
-
-static bool stop_answered(struct peers *rig, int ms)
-{
-	struct pollfd p = {.fd = rig->fe, .events = POLLIN};
-
-	return poll(&p, 1, ms) > 0;
-}
-
-static uint32_t stop_end(struct peers *rig)
-{
-	struct vu_msg m;
-
-	assert_true(stop_answered(rig, 20000));
-	assert_true(fe_recv(rig, &m));
-	assert_int_equal(m.h.request, VU_GET_VRING_BASE);
-	return m.p.state.num;
-}
-
 static void start_again(struct peers *rig, uint32_t base)
 {
 	assert_int_equal(fe_ack_state(rig, VU_SET_VRING_BASE, 0, base), 0);
@@ -110,12 +86,12 @@ static void g5_a_stop_waits_for_a_backend_that_answers_too_early(void **state)
 	uint64_t n = 0;
 
 	up(rig, "60", 3);
-	stop_begin(rig);
-	assert_false(stop_answered(rig, LONG));
+	fe_stop_begin(rig, 0);
+	assert_false(fe_stop_answered(rig, LONG));
 	use(rig, 2);
-	assert_false(stop_answered(rig, SOON));
+	assert_false(fe_stop_answered(rig, SOON));
 	use(rig, 1);
-	assert_int_equal(stop_end(rig), 3);
+	assert_int_equal(fe_stop_end(rig), 3);
 	assert_int_equal(rig->script->connections, 1);
 	/* It has closed its call eventfd by then. */
 	assert_int_equal(read(rig->call, &n, sizeof(n)), sizeof(n));
@@ -127,13 +103,13 @@ static void g5_a_stop_waits_for_a_backend_that_was_given_up(void **state)
 
 	up(rig, "60", 0x10000);
 	rig->script->lingers = true;
-	stop_begin(rig);
-	assert_false(stop_answered(rig, LONG));
+	fe_stop_begin(rig, 0);
+	assert_false(fe_stop_answered(rig, LONG));
 	/* It is at work until it has closed its end, and nobody else is meanwhile. */
 	assert_int_equal(rig->script->connections, 1);
 	use(rig, 2);
 	let_it_go(rig);
-	assert_int_equal(stop_end(rig), 2);
+	assert_int_equal(fe_stop_end(rig), 2);
 	assert_int_equal(avail(rig)[2 + 2], 1);
 }
 
@@ -143,11 +119,11 @@ static void g5_a_stop_ends_when_the_backend_is_killed(void **state)
 	struct peers *rig = *state;
 
 	up(rig, "60", 3);
-	stop_begin(rig);
-	assert_false(stop_answered(rig, SOON));
+	fe_stop_begin(rig, 0);
+	assert_false(fe_stop_answered(rig, SOON));
 	use(rig, 1);
 	peers_backend_kill(rig);
-	assert_int_equal(stop_end(rig), 2);
+	assert_int_equal(fe_stop_end(rig), 2);
 	assert_int_equal(avail(rig)[2 + 2], 2);
 }
 
@@ -177,8 +153,8 @@ static void given_up(struct peers *rig)
 	rig->script->lingers = true;
 	/* A peer that has a lot logged must not hide it. */
 	fe_flood_log(rig);
-	stop_begin(rig);
-	assert_int_equal(stop_end(rig), 3);
+	fe_stop_begin(rig, 0);
+	assert_int_equal(fe_stop_end(rig), 3);
 	assert_true(
 		peers_logged(rig, "has not finished 2 requests of it: they are not given back"));
 }
@@ -224,7 +200,7 @@ static void g5_the_next_front_end_waits_for_the_last_ones_backend(void **state)
 	rig->script->lingers = true;
 	peers_connect(rig);
 	fe_send(rig, VU_GET_FEATURES, 0, NULL, 0, NULL, 0);
-	assert_false(stop_answered(rig, 2 * LONG));
+	assert_false(fe_stop_answered(rig, 2 * LONG));
 	assert_int_equal(rig->script->connections, 1);
 	let_it_go(rig);
 	assert_true(fe_recv(rig, &m));
@@ -239,8 +215,8 @@ static void g5_a_ring_that_has_been_cleared_is_not_waited_for(void **state)
 
 	up(rig, "60", 3);
 	memset(rig->mem, 0, 4096);
-	stop_begin(rig);
-	assert_int_equal(stop_end(rig), 3);
+	fe_stop_begin(rig, 0);
+	assert_int_equal(fe_stop_end(rig), 3);
 	assert_false(peers_logged(rig, "away"));
 }
 

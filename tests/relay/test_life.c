@@ -118,6 +118,18 @@ static void offer_all(struct vm *v, unsigned int round, uint16_t *ids)
 	vm_kick(v, 0);
 }
 
+/* The front-end keeps what is in flight, and all rings run. */
+static void start_with_inflight(struct pair *p)
+{
+	pair_start(p);
+	vm_hello(&p->vm);
+	vm_memory(&p->vm);
+	get_inflight(p);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(&p->vm, q);
+}
+
 /* Each of them once, with the right bytes. */
 static void all_come_back(struct vm *v, unsigned int round, const uint16_t *ids)
 {
@@ -147,13 +159,7 @@ static void g5_a_killed_relay_leaves_nothing_undone(void **state)
 	struct vm *v = &p->vm;
 	uint16_t ids[OUT];
 
-	pair_start(p);
-	vm_hello(v);
-	vm_memory(v);
-	get_inflight(p);
-	set_inflight(p);
-	for (unsigned int q = 0; q < VM_RINGS; q++)
-		vm_ring_up(v, q);
+	start_with_inflight(p);
 	pair_well(p);
 	for (unsigned int round = 0; round < 12; round++) {
 		/* All in flight; some of them, in any order; at any moment. */
@@ -181,21 +187,56 @@ static void g5_a_killed_relay_leaves_nothing_undone(void **state)
 	close(inflight);
 }
 
+static void wait_broken(struct vm *v, unsigned int q)
+{
+	uint64_t n;
+
+	for (unsigned int i = 0; read(v->rings[q].err, &n, sizeof(n)) < 0; i++) {
+		assert_true(i < 10000);
+		poll(NULL, 0, 1);
+	}
+}
+
+/* The guest has changed a chain that is in flight, so it cannot be read again: the front-end hears of that, too. */
+static void g6_what_cannot_be_read_again_is_refused(void **state)
+{
+	const struct piece piece = {VM_BUFFER, 1, false};
+	struct pair *p = *state;
+	struct vm *v = &p->vm;
+	uint16_t head;
+
+	start_with_inflight(p);
+	p->device.script->hold = true;
+	head = vm_offer(v, 0, &piece, 1);
+	vm_kick(v, 0);
+	device_wait(&p->device, &p->device.script->chains, 1);
+	relay_killed(p);
+	vm_descriptor(v, 0, head, UINT64_C(0x7fffffff0000), 1, 0, 0);
+	p->device.script->hold = false;
+	relay_again(p, "4M");
+	wait_broken(v, 0);
+	assert_true(peers_logged(p->rig, "refused: queue 0, guest"));
+	vm_echo(v, 1);
+	/* A device that is reset gets another buffer (QEMU's vhost-user-blk). */
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		fe_get_base(p->rig, q);
+	close(inflight);
+	get_inflight(p);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(v, q);
+	pair_well(p);
+	close(inflight);
+}
+
 /* The operator has made the pool smaller than what is in flight: that is said, and nothing else waits for it. */
 static void g6_what_a_smaller_pool_cannot_hold_is_refused(void **state)
 {
 	const struct piece large[] = {{VM_BUFFER, 1, false}, {VM_BUFFER + 0x1000, 0x100000, true}};
 	struct pair *p = *state;
 	struct vm *v = &p->vm;
-	uint64_t n;
 
-	pair_start(p);
-	vm_hello(v);
-	vm_memory(v);
-	get_inflight(p);
-	set_inflight(p);
-	for (unsigned int q = 0; q < VM_RINGS; q++)
-		vm_ring_up(v, q);
+	start_with_inflight(p);
 	p->device.script->hold = true;
 	vm_offer(v, 0, large, 2);
 	vm_kick(v, 0);
@@ -203,10 +244,7 @@ static void g6_what_a_smaller_pool_cannot_hold_is_refused(void **state)
 	relay_killed(p);
 	p->device.script->hold = false;
 	relay_again(p, "2M");
-	for (unsigned int i = 0; read(v->rings[0].err, &n, sizeof(n)) < 0; i++) {
-		assert_true(i < 10000);
-		poll(NULL, 0, 1);
-	}
+	wait_broken(v, 0);
 	assert_true(peers_logged(p->rig, "raise --pool-max"));
 	vm_echo(v, 1);
 	vm_ring_revive(v, 0);
@@ -222,6 +260,7 @@ int main(int argc, char **argv)
 		PAIR_TEST(g4_a_packed_ring_begins_where_its_avail_half_does, pair_to_split),
 		PAIR_TESTS(g5_a_killed_relay_leaves_nothing_undone),
 		PAIR_TEST(g6_what_a_smaller_pool_cannot_hold_is_refused, pair_split),
+		PAIR_TEST(g6_what_cannot_be_read_again_is_refused, pair_split),
 		PAIR_TEST(g6_what_a_smaller_pool_cannot_hold_is_refused, pair_packed),
 		PAIR_THREADS_TESTS(g5_a_killed_relay_leaves_nothing_undone),
 	};

@@ -6,7 +6,6 @@
  * with its ring and its buffers in the pool. It writes and reads the disk through the relay, kills
  * the daemon and starts it again. Skipped where the program is not installed.
  */
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -133,10 +132,7 @@ static void g5_disk_works_and_survives_its_daemon(void **state)
 static void g5_stopped_with_a_slow_disk(void **state)
 {
 	struct peers *rig = *state;
-	char path[96];
-	uint8_t sector[SECTOR];
 	uint32_t base;
-	int disk;
 
 	if (access(PEERS_QSD, X_OK))
 		skip();
@@ -149,15 +145,7 @@ static void g5_stopped_with_a_slow_disk(void **state)
 	}
 	wait_used(rig, 1);
 	base = fe_get_base(rig, 0);
-	snprintf(path, sizeof(path), "%s/disk", rig->dir);
-	disk = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(disk >= 0);
-	for (uint16_t i = 0; i < 4; i++) {
-		assert_int_equal(pread(disk, sector, SECTOR, i * SECTOR), SECTOR);
-		for (uint32_t j = 0; j < SECTOR; j++)
-			assert_int_equal(sector[j], 0x40 + i);
-	}
-	close(disk);
+	peers_check_disk(rig, 4, 0x40);
 	assert_int_equal(base, 4);
 	wait_used(rig, 4);
 }

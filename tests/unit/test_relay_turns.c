@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * test_relay_turns.c - no queue of the relay starves another (G5), by counting and not by time
+ * test_relay_turns.c - no queue of the relay starves another (G5), and what one is spun for, by counting and not by time
  *
  * Theory of operation
  * -------------------
@@ -8,6 +8,9 @@
  * but for jumps of a second, one each time it is read: so the slice of time after which the loop returns is over
  * after one turn of each queue. All queues but one are busy without end: their rings are full of chains, and
  * the device always has chains to give back. Whatever the last one wants, the others get one turn each before it.
+ *
+ * For spinning the clock goes by a microsecond each time it is read, and one queue has a request now and then, each of
+ * which takes the device a while: both happen when the clock gets there, whatever the loop does meanwhile.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -38,14 +41,19 @@
 #define ROUNDS 300u
 #define ASLEEP 0
 #define AWAKE  UINT64_MAX
+#define SECOND UINT64_C(1000000000)
+
+static uint64_t clock_ns = 1000 * SECOND, tick_ns = SECOND;
+static void (*at_tick)(void);
 
 /* In place of the C library's. */
 int clock_gettime(clockid_t clock, struct timespec *ts)
 {
-	static time_t now = 1000;
-
 	(void)clock;
-	*ts = (struct timespec){.tv_sec = now++};
+	clock_ns += tick_ns;
+	*ts = (struct timespec){(time_t)(clock_ns / SECOND), (long)(clock_ns % SECOND)};
+	if (at_tick)
+		at_tick();
 	return 0;
 }
 
@@ -146,7 +154,8 @@ static int setup(void **state)
 		ends[i].kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		assert_true(ends[i].kick >= 0);
 		loop_watch(q, ends[i].kick, 0);
-		q->spin = AWAKE;
+		loop_watch(q, q->back_call, 1);
+		q->spin[0] = q->spin[1] = AWAKE;
 		loop_activate(q);
 	}
 	return 0;
@@ -155,6 +164,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	at_tick = NULL;
+	tick_ns = SECOND;
 	for (unsigned int i = 0; i < QUEUES; i++) {
 		loop_deactivate(&shadow.queues[i]);
 		queue_detach_back(&shadow.queues[i], true);
@@ -228,7 +239,7 @@ static void g5_a_kick_is_seen_after_a_turn_of_each_other_queue(void **state)
 		const unsigned int quiet = round / 8 % QUEUES;
 		struct queue *q = &shadow.queues[quiet];
 
-		q->spin = ASLEEP;
+		q->spin[0] = q->spin[1] = ASLEEP;
 		for (unsigned int i = 0; q->active; i++) {
 			assert_true(i < 4 * NUM / TURN);
 			use_all(quiet);
@@ -243,6 +254,106 @@ static void g5_a_kick_is_seen_after_a_turn_of_each_other_queue(void **state)
 	assert_true(full > ROUNDS * (QUEUES - 1));
 }
 
+/* ---- what a queue is spun for ---- */
+
+#define MOST	UINT64_C(400000) /* --poll, ns */
+#define NOT_YET UINT64_MAX
+#define SETTLED 40u
+#define TIMES	100u
+
+/*
+ * One request at a time: the guest makes the next one gaps[0] after it has the last one back, the device
+ * answers gaps[1] after it has got one. Counted are, by what is waited for, the sleeps and the time of spinning.
+ */
+static struct {
+	uint64_t gaps[2];
+	uint64_t due;
+	unsigned int events;
+	unsigned int asleep[2];
+	uint64_t spun[2];
+} paced;
+
+static void paced_tick(void)
+{
+	const uint64_t one = 1;
+	const struct queue *q = &shadow.queues[0];
+	const bool out = ends[0].offered != ends[0].taken, counts = paced.events >= SETTLED;
+
+	if (paced.due == NOT_YET) {
+		/* Whether what came last has been passed on. */
+		if ((out ? placed(0) : used(0)) == ends[0].offered)
+			paced.due = clock_ns + paced.gaps[out];
+		return;
+	}
+	if (counts && q->active)
+		paced.spun[out] += tick_ns;
+	if (clock_ns < paced.due)
+		return;
+	paced.due = NOT_YET;
+	paced.events++;
+	if (out)
+		use_all(0);
+	else
+		offer(0);
+	if (q->active)
+		return;
+	assert_int_equal(write(out ? q->back_call : ends[0].kick, &one, sizeof(one)), sizeof(one));
+	paced.asleep[out] += counts;
+}
+
+static void run_paced(uint64_t request, uint64_t answer)
+{
+	struct loop *l = &shadow.loops[0];
+
+	memset(&paced, 0, sizeof(paced));
+	paced.gaps[0] = request;
+	paced.gaps[1] = answer;
+	paced.due = NOT_YET;
+	while (paced.events < SETTLED + 2 * TIMES) {
+		if (shadow.queues[0].active) {
+			loop_run(l);
+			continue;
+		}
+		if (paced.due == NOT_YET)
+			paced_tick();
+		assert_true(paced.due != NOT_YET);
+		clock_ns = paced.due;
+		paced_tick();
+		loop_events(l, 0);
+	}
+}
+
+/* In vain is no time spun, for no gap; what comes in time is waited for awake, each kind for itself. */
+static void g5_spins_only_for_what_comes_in_time(void **state)
+{
+	static const uint64_t in_time[] = {MOST / 20, MOST / 2, MOST * 9 / 10};
+	static const uint64_t late[] = {MOST * 11 / 10, MOST * 3 / 2, MOST * 19 / 10, MOST * 5};
+
+	(void)state;
+	shadow.options.poll_ns = MOST;
+	for (unsigned int i = 0; i < QUEUES; i++)
+		shadow.queues[i].spin[0] = shadow.queues[i].spin[1] = ASLEEP;
+	while (shadow.loops[0].nactive)
+		loop_run(&shadow.loops[0]);
+	tick_ns = 1000;
+	/* A clock that jumps looks like a processor that is taken away. */
+	shadow.loops[0].crowded = 0;
+	at_tick = paced_tick;
+	for (unsigned int i = 0; i < sizeof(in_time) / sizeof(*in_time); i++) {
+		run_paced(in_time[i], in_time[i]);
+		assert_int_equal(paced.asleep[0] + paced.asleep[1], 0);
+		for (unsigned int j = 0; j < sizeof(late) / sizeof(*late); j++) {
+			for (unsigned int kind = 0; kind < 2; kind++) {
+				run_paced(kind ? in_time[i] : late[j], kind ? late[j] : in_time[i]);
+				assert_int_equal(paced.asleep[!kind], 0);
+				assert_int_equal(paced.asleep[kind], TIMES);
+				/* The few looks before it sleeps. */
+				assert_true(paced.spun[kind] <= TIMES * 10 * tick_ns);
+			}
+		}
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -250,6 +361,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(g5_a_chain_waits_for_a_turn_of_each_other_queue),
 		T(g5_a_kick_is_seen_after_a_turn_of_each_other_queue),
+		T(g5_spins_only_for_what_comes_in_time),
 	};
 
 	return cmocka_run_group_tests_name("turns of the relay's queues", tests, NULL, NULL);

@@ -9,7 +9,6 @@
  * and starts it again, stops and starts the ring, changes the memory. Skipped where the program is
  * not installed.
  */
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -333,10 +332,7 @@ static void g5_stopped_without_a_daemon(void **state)
 static void g5_stopped_with_a_slow_disk(void **state)
 {
 	struct peers *rig = *state;
-	char path[80];
-	uint8_t sector[SECTOR];
 	uint32_t base;
-	int disk;
 
 	if (access(PEERS_QSD, X_OK))
 		skip();
@@ -348,15 +344,7 @@ static void g5_stopped_with_a_slow_disk(void **state)
 	}
 	wait_used(rig, 1);
 	base = fe_get_base(rig, 0);
-	snprintf(path, sizeof(path), "%s/disk", rig->dir);
-	disk = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(disk >= 0);
-	for (uint16_t i = 0; i < 4; i++) {
-		assert_int_equal(pread(disk, sector, SECTOR, i * SECTOR), SECTOR);
-		for (uint32_t j = 0; j < SECTOR; j++)
-			assert_int_equal(sector[j], 0x40 + i);
-	}
-	close(disk);
+	peers_check_disk(rig, 4, 0x40);
 	assert_int_equal(base, 4);
 	wait_used(rig, 3);
 }
