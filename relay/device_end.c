@@ -23,6 +23,10 @@
 
 #include "device_end.h"
 
+/* Not always the driver's fault: a VMM may have memory plugged in that it cannot hand over. */
+static const char not_shared[] =
+	"a buffer is not in memory that the front-end shares (QEMU: share=on)";
+
 void device_end_init(struct device_end *e, uint16_t num, bool packed, bool event_idx, void *desc,
 		     void *driver, void *device, uint32_t base)
 {
@@ -80,7 +84,7 @@ static inline int add(struct chain *c, struct guest *g, const struct vring_desc 
 		return refuse(c, why, "a chain has more buffers than a device takes", CHAIN_MAX, 0);
 	if (!guest_at(g, d->addr, d->len, &have) ||
 	    (have < d->len && !guest_has(g, d->addr + have, d->len - have)))
-		return refuse(c, why, "a buffer is not in the guest's memory", d->addr, d->len);
+		return refuse(c, why, not_shared, d->addr, d->len);
 	c->segs[c->nout + c->nin] = (struct chain_seg){d->addr, d->len};
 	if (d->flags & VRING_WRITE) {
 		c->nin++;
