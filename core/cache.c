@@ -61,27 +61,27 @@ void sluice_cache_init(struct sluice_cache *cache)
 
 	sluice_zero(cache, sizeof(*cache));
 	sluice_lock_init(&cache->lock);
-	for (uint32_t kind = 0; kind <= CACHE_KINDS; kind++) {
+	for (uint32_t kind = 0; kind <= NO_SLOT + 1; kind++) {
 		cache->stack[kind].base = cache->stack[kind].top = (uint16_t)next;
 		next += kind < CACHE_KINDS ? DEPTH(sluice_kind_units[kind]) : 0;
 	}
 }
 
-struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool, uint32_t *index,
-					       unsigned long *flags)
+struct cache_hold sluice_cache_lock_another(struct sluice_pool *pool, uint32_t index)
 {
-	uint32_t i = *index;
+	struct cache_hold hold = {.index = index};
 
 	/* Busy: its holder is another thread, perhaps preempted. Another cache does as well. */
 	for (uint32_t tries = 0; tries < 4; tries++) {
-		i = i + 1 < pool->n_caches ? i + 1 : 0;
-		if (sluice_trylock(&pool->caches[i]->lock, flags)) {
-			*index = i;
-			return pool->caches[i];
-		}
+		hold.index = hold.index + 1 < pool->n_caches ? hold.index + 1 : 0;
+		hold.cache = pool->caches[hold.index];
+		if (sluice_trylock(&hold.cache->lock, &hold.flags))
+			return hold;
 	}
-	*flags = sluice_lock(&pool->caches[*index]->lock);
-	return pool->caches[*index];
+	hold.index = index;
+	hold.cache = pool->caches[index];
+	hold.flags = sluice_lock(&hold.cache->lock);
+	return hold;
 }
 
 /* Hand one slot back to runs.c or slab.c. Under both locks. */
@@ -127,6 +127,7 @@ static void forget(struct sluice_cache *cache, uint32_t kind, uint32_t n)
 	for (uint32_t i = 0; i < left; i++)
 		stack[i] = stack[i + n];
 	cache->stack[kind].top = (uint16_t)(cache->stack[kind].base + left);
+	cache->drawn -= n * sluice_kind_units[kind];
 	sluice_store_u32(&cache->held, cache->held - n * sluice_kind_units[kind]);
 }
 
@@ -303,8 +304,10 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 		uint32_t first = *unit, units = sluice_kind_units[class];
 
 		*unit = first + (uint32_t)__builtin_ctz(taken) * units;
-		for (taken &= taken - 1; taken; taken &= taken - 1)
+		for (taken &= taken - 1; taken; taken &= taken - 1) {
 			cache_push(cache, class, first + (uint32_t)__builtin_ctz(taken) * units);
+			cache->drawn += units;
+		}
 	} else {
 		note_kind(pool, g, run_kind(count));
 	}
@@ -360,71 +363,84 @@ static uint32_t longer(const struct sluice_cache *cache, uint32_t kind)
 	return NO_KIND;
 }
 
-int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t size,
-			uint32_t align, uint32_t *kind, uint64_t *units, uint32_t *unit)
+struct cache_took sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache,
+				      uint64_t size, uint32_t align, uint32_t kind)
 {
-	uint32_t class = *kind < SLUICE_POOL_CLASSES ? *kind : SLUICE_POOL_CLASSES, count = 1;
+	uint32_t class = kind < SLUICE_POOL_CLASSES ? kind : SLUICE_POOL_CLASSES, count = 1;
+	struct cache_took took = {.ret = -ENOSPC, .kind = kind};
 
 	if (class < SLUICE_POOL_CLASSES) {
-		*units = sluice_kind_units[class];
+		took.units = sluice_kind_units[class];
 		align = 1; /* all slots of the class have it */
 	} else {
 		if (size > (uint64_t)sluice_load_u32(&pool->span_max) << SLUICE_GRANULE_SHIFT)
-			return -E2BIG;
-		if (*kind < CACHE_KINDS && !sluice_load_u32(&pool->low)) {
-			uint32_t found = longer(cache, *kind);
+			return (struct cache_took){.ret = -E2BIG};
+		if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low)) {
+			uint32_t found = longer(cache, kind);
 
-			if (found < CACHE_KINDS) {
-				*kind = found;
-				*units = sluice_kind_units[found];
-				*unit = cache_pop(cache, found);
-				return 0;
-			}
+			if (found < CACHE_KINDS)
+				return cache_take_kind(cache, found);
 		}
 		count = (uint32_t)((size + SLUICE_GRANULE_BYTES - 1) >> SLUICE_GRANULE_SHIFT);
 		align = align > SLUICE_GRANULE_BYTES ? align >> SLUICE_GRANULE_SHIFT : 1;
-		*units = granule_unit(count);
-		*kind = run_kind(count);
+		took.units = (uint32_t)granule_unit(count);
+		took.kind = run_kind(count);
 	}
-	cache->misses++;
-	if (from_pool(pool, cache, class, count, align, unit) ||
-	    (!put_off(pool, *kind) && from_pool_hard(pool, cache, class, count, align, unit)))
-		return 0;
-	/* Slabs of most classes are longer than a granule; one of those may still be there. */
-	if (class < SLUICE_POOL_CLASSES) {
-		*kind = SLUICE_POOL_CLASSES;
-		*units = granule_unit(1);
-		if (from_pool(pool, cache, SLUICE_POOL_CLASSES, 1, 1, unit))
-			return 0;
+	if (from_pool(pool, cache, class, count, align, &took.unit) ||
+	    (!put_off(pool, took.kind) &&
+	     from_pool_hard(pool, cache, class, count, align, &took.unit))) {
+		took.ret = 0;
+	} else if (class < SLUICE_POOL_CLASSES) {
+		/* Slabs of most classes are longer than a granule; one of those may still be there. */
+		took.kind = SLUICE_POOL_CLASSES;
+		took.units = (uint32_t)granule_unit(1);
+		if (from_pool(pool, cache, SLUICE_POOL_CLASSES, 1, 1, &took.unit))
+			took.ret = 0;
 	}
-	cache->misses--;
-	sluice_count(&pool->full, 1);
-	return -ENOSPC;
+	if (took.ret) {
+		sluice_count(&pool->full, 1);
+	} else {
+		cache->misses++;
+		cache_drew(cache, took.units);
+	}
+	return took;
+}
+
+static void give_back_slot(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
+			   uint32_t kind)
+{
+	uint64_t units = slot_units(pool, unit, kind);
+	uint32_t limit = sluice_load_u32(&pool->cache_limit);
+	bool low = sluice_load_u32(&pool->low) != 0;
+
+	cache->given += units;
+	if (!low)
+		give_back_another(pool, cache, limit);
+	if (kind < CACHE_KINDS && !low && units <= limit) {
+		if (cache_full(cache, kind))
+			give_back(pool, cache, kind, (cache_height(cache, kind) + 1u) / 2);
+		if (cache->held + units > limit)
+			give_back_long(pool, cache, limit - (uint32_t)units);
+		if (cache->held + units > limit)
+			give_back_next(pool, cache);
+		if (cache->held + units <= limit) {
+			cache_push(cache, kind, unit);
+			return;
+		}
+	}
+	cache->drawn -= units;
+	one_to_pool(pool, unit, kind);
+	if (low && cache->held)
+		give_back_some(pool, cache);
 }
 
 void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
 			    uint32_t kind)
 {
-	uint32_t limit = sluice_load_u32(&pool->cache_limit);
-	bool low = sluice_load_u32(&pool->low) != 0;
-
-	if (!low)
-		give_back_another(pool, cache, limit);
-	if (kind < CACHE_KINDS && !low && sluice_kind_units[kind] <= limit) {
-		if (cache_full(cache, kind))
-			give_back(pool, cache, kind, (cache_height(cache, kind) + 1u) / 2);
-		if (cache->held + sluice_kind_units[kind] > limit)
-			give_back_long(pool, cache, limit - sluice_kind_units[kind]);
-		if (cache->held + sluice_kind_units[kind] > limit)
-			give_back_next(pool, cache);
-		if (cache->held + sluice_kind_units[kind] <= limit) {
-			cache_push(cache, kind, unit);
-			return;
-		}
-	}
-	one_to_pool(pool, unit, kind);
-	if (low && cache->held)
-		give_back_some(pool, cache);
+	give_back_slot(pool, cache, unit, kind);
+	/* Perhaps this is why it came here: somebody wants to hear of it. */
+	if (sluice_load_u32(&pool->waiters) && pool->space)
+		pool->space(pool->context);
 }
 
 void sluice_cache_empty_all(struct sluice_pool *pool)
@@ -499,7 +515,7 @@ void sluice_cache_add_stats(struct sluice_pool *pool, struct sluice_pool_stats *
 
 		stats->allocs += cache->allocs;
 		stats->cache_hits += cache->allocs - cache->misses;
-		taken += cache->taken;
+		taken += cache->drawn - cache->held + cache->given;
 		sluice_unlock(&cache->lock, flags);
 	}
 	stats->used = (taken - given) << SLUICE_UNIT_SHIFT;

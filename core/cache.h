@@ -3,7 +3,9 @@
  * cache.h - the fast path: a slot from this CPU's cache, and back into it
  *
  * Theory of operation: see cache.c. Inline, because what happens nearly always is a few dozen
- * instructions around one lock, and calls between the files would cost as much again.
+ * instructions around one lock, and calls between the files would cost as much again. What happens
+ * rarely is handed to functions of cache.c by value, and comes back by value: an address of
+ * a local variable given away there would keep it in memory here.
  */
 #ifndef SLUICE_CACHE_H
 #define SLUICE_CACHE_H
@@ -13,7 +15,11 @@
 #define DEPTH_MAX   32u	 /* slots in a stack */
 #define STACK_SLOTS 632u /* in all of them */
 
-/* Where a stack lies in slot[]: it ends where the next one begins. */
+/*
+ * Where a stack lies in slot[]: it ends where the next one begins. Four bytes, so that those of the long lengths, which come
+ * by seldom, share few lines. The kinds that no cache keeps have one that is empty and full, so that nobody
+ * has to ask for the kind first.
+ */
 struct sluice_stack {
 	uint16_t base;
 	uint16_t top; /* where the next slot goes */
@@ -26,22 +32,40 @@ struct sluice_cache {
 	uint32_t next_long; /* and of the long ones, that which gives one slot next */
 	uint32_t another;   /* the cache that is looked at next */
 	uint64_t allocs, misses;
-	uint64_t taken, given; /* units of slots, through this cache */
-	struct sluice_stack stack[CACHE_KINDS + 1];
+	/*
+	 * Units of the slots that were given back through this cache, and what it has had of the pool less what it gave
+	 * back there. What was taken is drawn - held + given, and need not be counted.
+	 */
+	uint64_t given, drawn;
+	struct sluice_stack stack[NO_SLOT + 2];
 	uint32_t slot[STACK_SLOTS]; /* unit numbers */
 };
 
+/* A cache that is locked, and its number. */
+struct cache_hold {
+	struct sluice_cache *cache;
+	unsigned long flags;
+	uint32_t index;
+};
+
+/* A slot that was taken, or why none was: 0, -ENOSPC or -E2BIG. */
+struct cache_took {
+	int32_t ret;
+	uint32_t kind, unit, units;
+};
+
 /*
- * cache.c: what happens rarely. refill takes a slot from the pool and says what kind it is and how
- * long: 0, -ENOSPC or -E2BIG.
+ * cache.c: what happens rarely. refill takes a slot of a kind from the pool, or of another one that
+ * meets the request as well; give_back gives a slot back that does not go into its stack without more ado.
  */
-SLUICE_RARE struct sluice_cache *sluice_cache_lock_another(struct sluice_pool *pool,
-							   uint32_t *index, unsigned long *flags);
-SLUICE_RARE int sluice_cache_refill(struct sluice_pool *pool, struct sluice_cache *cache,
-				    uint64_t size, uint32_t align, uint32_t *kind, uint64_t *units,
-				    uint32_t *unit);
-SLUICE_RARE void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache,
-					uint32_t unit, uint32_t kind);
+SLUICE_RARE struct cache_hold sluice_cache_lock_another(struct sluice_pool *pool, uint32_t index);
+__attribute__((__noinline__)) struct cache_took sluice_cache_refill(struct sluice_pool *pool,
+								    struct sluice_cache *cache,
+								    uint64_t size, uint32_t align,
+								    uint32_t kind);
+__attribute__((__noinline__)) void sluice_cache_give_back(struct sluice_pool *pool,
+							  struct sluice_cache *cache, uint32_t unit,
+							  uint32_t kind);
 
 static inline uint32_t cache_height(const struct sluice_cache *cache, uint32_t kind)
 {
@@ -53,52 +77,57 @@ static inline bool cache_full(const struct sluice_cache *cache, uint32_t kind)
 	return cache->stack[kind].top == cache->stack[kind + 1].base;
 }
 
+/* Put a slot of so many units onto a stack that is not full. */
+static inline void stack_push(struct sluice_cache *cache, struct sluice_stack *stack, uint32_t unit,
+			      uint32_t held)
+{
+	uint32_t top = stack->top;
+
+	cache->slot[top] = unit;
+	stack->top = (uint16_t)(top + 1);
+	sluice_store_u32(&cache->held, held);
+}
+
 static inline void cache_push(struct sluice_cache *cache, uint32_t kind, uint32_t unit)
 {
-	cache->slot[cache->stack[kind].top++] = unit;
-	sluice_store_u32(&cache->held, cache->held + sluice_kind_units[kind]);
+	struct sluice_stack *stack = &cache->stack[kind];
+
+	stack_push(cache, stack, unit, cache->held + sluice_kind_units[kind]);
 }
 
-static inline uint32_t cache_pop(struct sluice_cache *cache, uint32_t kind)
-{
-	sluice_store_u32(&cache->held, cache->held - sluice_kind_units[kind]);
-	return cache->slot[--cache->stack[kind].top];
-}
-
-/* Lock this CPU's cache, or another one if it is busy; index is the number of the one that it is.
- */
-static inline struct sluice_cache *cache_lock(struct sluice_pool *pool, uint32_t *index,
-					      unsigned long *flags)
+/* Try to lock this CPU's cache. */
+static inline bool cache_try(struct sluice_pool *pool, struct cache_hold *hold)
 {
 	uint32_t i = sluice_cpu();
 
-	if (i >= pool->n_caches)
+	if (sluice_unlikely(i >= pool->n_caches))
 		i %= pool->n_caches;
-	*index = i;
-	if (sluice_trylock(&pool->caches[i]->lock, flags))
-		return pool->caches[i];
-	return sluice_cache_lock_another(pool, index, flags);
+	hold->index = i;
+	hold->cache = pool->caches[i];
+	return sluice_likely(sluice_trylock(&hold->cache->lock, &hold->flags));
 }
 
-static inline void cache_unlock(struct sluice_cache *cache, unsigned long flags)
+/* Lock this CPU's cache, or another one if it is busy. */
+static inline struct cache_hold cache_lock(struct sluice_pool *pool)
 {
-	sluice_unlock(&cache->lock, flags);
+	struct cache_hold hold;
+
+	return cache_try(pool, &hold) ? hold : sluice_cache_lock_another(pool, hold.index);
 }
 
-/* The slot, whose kind has been noted, is the caller's. With the lock. */
-static inline void cache_taken(struct sluice_cache *cache, const struct sluice_slot *slot)
+static inline void cache_unlock(struct cache_hold hold)
 {
-	/* Release: whoever claims the slot knows its kind. */
-	sluice_store_release_u32(&slot->record->tag, 0);
-	cache->allocs++;
-	cache->taken += slot->size >> SLUICE_UNIT_SHIFT;
+	sluice_unlock(&hold.cache->lock, hold.flags);
 }
 
 /* The kind of slots that meet a request, or NO_KIND if none that caches keep is sure to. */
 static inline uint32_t kind_for(uint64_t size, uint32_t align)
 {
-	uint32_t class = slab_class(size, align);
+	uint32_t class;
 
+	if (sluice_likely(size <= SLUICE_GRANULE_BYTES && align <= SLUICE_UNIT_BYTES))
+		return sluice_kind_by_units[(size + SLUICE_UNIT_BYTES - 1) >> SLUICE_UNIT_SHIFT];
+	class = slab_class(size, align);
 	if (class < SLUICE_POOL_CLASSES)
 		return class;
 	if (size > CACHE_RUNS << SLUICE_GRANULE_SHIFT || align > SLUICE_GRANULE_BYTES)
@@ -106,43 +135,63 @@ static inline uint32_t kind_for(uint64_t size, uint32_t align)
 	return SLUICE_POOL_CLASSES + (uint32_t)((size - 1) >> SLUICE_GRANULE_SHIFT);
 }
 
-/* As sluice_pool_alloc(); size and align have been checked. With the cache's lock. */
-static inline int cache_take(struct sluice_pool *pool, struct sluice_cache *cache, uint64_t size,
-			     uint32_t align, struct sluice_slot *slot)
+/* A slot of so many units goes straight from the pool to who asked for it. With the lock. */
+static inline void cache_drew(struct sluice_cache *cache, uint32_t units)
 {
-	uint32_t kind = kind_for(size, align), unit;
-	uint64_t units;
-
-	if (kind < CACHE_KINDS && cache_height(cache, kind)) {
-		unit = cache_pop(cache, kind);
-		units = sluice_kind_units[kind];
-	} else {
-		int ret = sluice_cache_refill(pool, cache, size, align, &kind, &units, &unit);
-
-		if (ret)
-			return ret;
-	}
-	(void)slot_at(pool, unit, kind, units << SLUICE_UNIT_SHIFT, slot);
-	cache_taken(cache, slot);
-	return 0;
+	cache->allocs++;
+	cache->drawn += units;
 }
 
-/* Give back a slot that is the caller's. Its record's tag becomes TAG_FREE. With the lock. */
-static inline void cache_give(struct sluice_pool *pool, struct sluice_cache *cache,
-			      const struct sluice_slot *slot)
+/* Take a slot of a kind that the cache has. With its lock. */
+static inline struct cache_took cache_take_kind(struct sluice_cache *cache, uint32_t kind)
 {
-	uint32_t kind = slot->kind;
-	uint32_t unit = (uint32_t)((slot->dev - pool->dev) >> SLUICE_UNIT_SHIFT);
+	struct sluice_stack *stack = &cache->stack[kind];
+	uint32_t top = stack->top - 1u, units = sluice_kind_units[kind];
 
-	sluice_store_u32(&slot->record->tag, TAG_FREE);
-	cache->given += slot->size >> SLUICE_UNIT_SHIFT;
-	if (kind < CACHE_KINDS && !sluice_load_u32(&pool->low) && !cache_full(cache, kind) &&
-	    cache->held + sluice_kind_units[kind] <= sluice_load_u32(&pool->cache_limit))
-		cache_push(cache, kind, unit);
-	else
+	stack->top = (uint16_t)top;
+	sluice_store_u32(&cache->held, cache->held - units);
+	cache->allocs++;
+	return (struct cache_took){0, kind, cache->slot[top], units};
+}
+
+/*
+ * Take a slot, of a size and alignment that have been checked. Its record is still that of a free one: the
+ * caller says what it is, with release order. With the cache's lock.
+ */
+static inline struct cache_took cache_take(struct sluice_pool *pool, struct sluice_cache *cache,
+					   uint64_t size, uint32_t align)
+{
+	uint32_t kind = kind_for(size, align);
+
+	if (sluice_unlikely(!cache_height(cache, kind)))
+		return sluice_cache_refill(pool, cache, size, align, kind);
+	return cache_take_kind(cache, kind);
+}
+
+/*
+ * Keep a slot, if it may just be put onto its stack, with nothing else to see to. Its record says that it is
+ * free. With the lock.
+ */
+static inline bool cache_keep(const struct sluice_pool *pool, struct sluice_cache *cache,
+			      uint32_t unit, uint32_t kind)
+{
+	struct sluice_stack *stack = &cache->stack[kind];
+	uint32_t units = sluice_kind_units[kind], held = cache->held + units;
+
+	if (sluice_unlikely(cache_full(cache, kind)) ||
+	    sluice_unlikely(held > sluice_load_u32(&pool->keep)))
+		return false;
+	cache->given += units;
+	stack_push(cache, stack, unit, held);
+	return true;
+}
+
+/* Give back a slot that is the caller's and whose record says that it is free. With the lock. */
+static inline void cache_give(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
+			      uint32_t kind)
+{
+	if (!cache_keep(pool, cache, unit, kind))
 		sluice_cache_give_back(pool, cache, unit, kind);
-	if (sluice_load_u32(&pool->waiters) && pool->space)
-		pool->space(pool->context);
 }
 
 #endif

@@ -59,15 +59,12 @@ static void bump(uint64_t *counter, uint64_t n)
 	*counter += n;
 }
 
-static int refuse(struct sluice_dma *dma)
+static SLUICE_RARE int refuse(struct sluice_dma *dma)
 {
-	struct sluice_cache *cache;
-	unsigned long flags;
-	uint32_t index;
+	struct cache_hold hold = cache_lock(dma->pool);
 
-	cache = cache_lock(dma->pool, &index, &flags);
-	bump(&dma->stats[index].refused, 1);
-	cache_unlock(cache, flags);
+	bump(&dma->stats[hold.index].refused, 1);
+	cache_unlock(hold);
 	return -EINVAL;
 }
 
@@ -91,30 +88,28 @@ void sluice_dma_init(struct sluice_dma *dma, struct sluice_pool *pool, uint16_t 
 }
 
 /* Not now: it is another device's turn. */
-static int turn_away(struct sluice_dma *dma)
+static SLUICE_RARE int turn_away(struct sluice_dma *dma)
 {
-	struct sluice_cache *cache;
-	unsigned long flags;
-	uint32_t index;
+	struct cache_hold hold;
 
 	sluice_count(&dma->pool->full, 1);
-	cache = cache_lock(dma->pool, &index, &flags);
-	bump(&dma->stats[index].full, 1);
-	cache_unlock(cache, flags);
+	hold = cache_lock(dma->pool);
+	bump(&dma->stats[hold.index].full, 1);
+	cache_unlock(hold);
 	return -ENOSPC;
 }
 
 /* Count a request that was met (streaming, of len bytes) or not. Under the cache's lock. */
-static void count_take(struct sluice_dma_stats *stats, int ret, uint64_t len)
+static inline void count_take(struct sluice_dma_stats *stats, int ret, uint64_t len)
 {
-	if (ret == -ENOSPC) {
-		bump(&stats->full, 1);
-	} else if (ret) {
-		bump(&stats->refused, 1);
-	} else {
-		bump(&stats->maps, 1);
-		bump(&stats->bytes_to, len);
+	if (sluice_likely(!ret)) {
+		/* How many there were is the sum of these. */
 		bump(&stats->sizes[bucket_of(len)], 1);
+		bump(&stats->bytes_to, len);
+	} else if (ret == -ENOSPC) {
+		bump(&stats->full, 1);
+	} else {
+		bump(&stats->refused, 1);
 	}
 }
 
@@ -128,10 +123,10 @@ static uint32_t segment_align(const struct sluice_dma *dma, uint32_t off, uint64
 	uint64_t last = pool->dev + ((uint64_t)pool->max_chunks << SLUICE_CHUNK_SHIFT) - 1;
 	uint64_t mask = sluice_load_u64(&dma->seg_boundary_mask), size = off + len;
 
-	if (!((pool->dev ^ last) & ~mask))
+	/* No slot crosses such a boundary where chunks do not lie across it (see can_join()). */
+	if (sluice_likely((uint32_t)mask == UINT32_MAX && pool->dev % SLUICE_CHUNK_BYTES == 0))
 		return 1;
-	/* Nor is there one where chunks do not lie across its boundaries (see can_join()). */
-	if ((uint32_t)mask == UINT32_MAX && pool->dev % SLUICE_CHUNK_BYTES == 0)
+	if (!((pool->dev ^ last) & ~mask))
 		return 1;
 	if (size > SLUICE_CHUNK_BYTES || (off & mask) + len - 1 > mask)
 		return 0;
@@ -195,14 +190,13 @@ static uint64_t lay_down(const struct sluice_dma *dma, const struct sluice_slot 
 static inline int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, enum sluice_dir dir,
 			 uint32_t mask, uint32_t claimed, uint64_t *addr)
 {
-	uint32_t index, off = (uint32_t)(orig & mask);
+	uint32_t off = (uint32_t)(orig & mask);
 	uint64_t size = off + len + (dma->guard ? GUARD : 0);
 	uint32_t align = segment_align(dma, off, len);
-	struct sluice_cache *cache;
-	bool anyone = false;
+	struct cache_took took;
+	struct cache_hold hold;
 	struct sluice_slot slot;
-	unsigned long flags;
-	int ret;
+	bool anyone = false;
 
 	if (!align)
 		return refuse(dma);
@@ -213,19 +207,21 @@ static inline int bounce(struct sluice_dma *dma, uint64_t orig, uint64_t len, en
 		if (anyone && !sluice_turn_may_map(dma, len))
 			return turn_away(dma);
 	}
-	cache = cache_lock(dma->pool, &index, &flags);
+	hold = cache_lock(dma->pool);
 	if (claimed)
-		ret = sluice_reserve_take(dma, cache, claimed, size, align, &slot);
+		took = sluice_reserve_take(dma, hold.cache, claimed, size, align);
 	else
-		ret = cache_take(dma->pool, cache, size, align, &slot);
-	count_take(&dma->stats[index], ret, len);
-	cache_unlock(cache, flags);
-	if (!claimed && ret == -ENOSPC)
-		sluice_turn_wait(dma, len);
-	else if (anyone && ret == 0)
+		took = cache_take(dma->pool, hold.cache, size, align);
+	count_take(&dma->stats[hold.index], took.ret, len);
+	cache_unlock(hold);
+	if (sluice_unlikely(took.ret)) {
+		if (!claimed && took.ret == -ENOSPC)
+			sluice_turn_wait(dma, len);
+		return took.ret;
+	}
+	if (anyone)
 		sluice_turn_met(dma, len, 1);
-	if (ret)
-		return ret;
+	slot = slot_at(dma->pool, took.unit, took.kind, took.units);
 	*addr = lay_down(dma, &slot, orig, len, dir, off);
 	return 0;
 }
@@ -325,59 +321,114 @@ static SLUICE_RARE uint64_t find_start(struct sluice_dma *dma, uint64_t addr, ui
 	return slot.dev;
 }
 
-/*
- * Claim the mapping that starts at addr for ending it, and fill in its slot. Whatever was found
- * before, the tag that is claimed says that a slot starts there and that this is what it is mapped
- * as; its length is compared again after the claim, and its kind asked for only then: from the claim
- * on nothing of it changes. (See tests/proof/cache.pml: NO_RECHECK, KIND_FIRST.)
- */
-static bool claim(struct sluice_dma *dma, uint64_t addr, uint64_t len, uint32_t dir, uint32_t state,
-		  struct sluice_slot *slot)
-{
-	uint64_t start = addr & ~(uint64_t)(SLUICE_UNIT_BYTES - 1);
-	struct sluice_chunk *chunk = chunk_at(dma->pool, addr);
-	uint32_t tag = tag_make(dma, state, dir, (uint32_t)(addr - start));
-	struct sluice_record *record;
+/* A mapping that is being ended, and its slot. */
+struct claimed {
+	struct sluice_record *record; /* NULL: there is no such mapping */
+	uint8_t *cpu;		      /* its first byte */
+	uint32_t unit, kind;
+};
 
-	if (!chunk)
-		return false;
-	record = &chunk->record[unit_at(dma->pool, start)];
-	/* Acquire: pairs with the release in bounce() and sluice_dma_alloc(). */
-	if (sluice_load_acquire_u32(&record->tag) != tag) {
-		/* It may start further into its slot. */
-		start = find_start(dma, addr, state);
-		chunk = start == UINT64_MAX ? NULL : chunk_at(dma->pool, start);
-		if (!chunk)
-			return false;
-		tag = tag_make(dma, state, dir, (uint32_t)(addr - start));
-		record = &chunk->record[unit_at(dma->pool, start)];
-	}
-	if (sluice_load_u32(&record->len) != len ||
-	    !sluice_cas_u32(&record->tag, tag, (tag & ~STATE_MASK) | STATE_BUSY))
-		return false;
-	if (sluice_load_u32(&record->len) != len) {
+/*
+ * Claim what a unit's record says that starts there. What was found before says where to look; that a slot
+ * starts there, and is mapped like this, says the tag that is claimed. Its length is compared again after the
+ * claim, and its kind asked for only then: from the claim on nothing of it changes. (See
+ * tests/proof/cache.pml: NO_RECHECK, KIND_FIRST.)
+ */
+static inline struct claimed claim_at(const struct sluice_pool *pool, uint64_t unit,
+				      struct sluice_chunk *chunk, uint32_t tag, uint64_t len)
+{
+	uint32_t off = tag >> OFF_SHIFT & OFF_MASK;
+	struct sluice_record *record = &chunk->record[unit % UNITS];
+
+	/* Acquire: pairs with the release in lay_down() and sluice_dma_alloc(). */
+	if (sluice_unlikely(sluice_load_u32(&record->len) != len) ||
+	    sluice_unlikely(!sluice_cas_u32(&record->tag, tag, (tag & ~STATE_MASK) | STATE_BUSY)))
+		return (struct claimed){.record = NULL};
+	if (sluice_unlikely(sluice_load_u32(&record->len) != len)) {
 		sluice_store_release_u32(&record->tag, tag);
-		return false;
+		return (struct claimed){.record = NULL};
 	}
-	claimed_slot(dma->pool, start, chunk, slot);
-	return true;
+	return (struct claimed){
+		.record = record,
+		.cpu = pool->chunks[unit / UNITS].cpu +
+		       ((size_t)(unit % UNITS) << SLUICE_UNIT_SHIFT) + off,
+		.unit = (uint32_t)unit,
+		.kind = claimed_kind(chunk, (uint32_t)unit),
+	};
+}
+
+/* The same for a mapping that starts further into its slot than in the first unit. */
+static SLUICE_RARE struct claimed claim_further(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+						uint32_t dir, uint32_t state)
+{
+	uint64_t start = find_start(dma, addr, state), unit;
+	struct sluice_chunk *chunk;
+
+	if (start == UINT64_MAX)
+		return (struct claimed){.record = NULL};
+	unit = (start - dma->pool->dev) >> SLUICE_UNIT_SHIFT;
+	chunk = chunk_of_unit(dma->pool, unit);
+	if (!chunk)
+		return (struct claimed){.record = NULL};
+	return claim_at(dma->pool, unit, chunk, tag_make(dma, state, dir, (uint32_t)(addr - start)),
+			len);
+}
+
+/* Claim the mapping that starts at addr for ending it. */
+static inline struct claimed claim(struct sluice_dma *dma, uint64_t addr, uint64_t len,
+				   uint32_t dir, uint32_t state)
+{
+	uint64_t at = addr - dma->pool->dev, unit = at >> SLUICE_UNIT_SHIFT;
+	struct sluice_chunk *chunk = chunk_of_unit(dma->pool, unit);
+	struct claimed claimed;
+
+	if (sluice_unlikely(!chunk))
+		return (struct claimed){.record = NULL};
+	claimed = claim_at(dma->pool, unit, chunk,
+			   tag_make(dma, state, dir, (uint32_t)at % SLUICE_UNIT_BYTES), len);
+	if (sluice_unlikely(!claimed.record))
+		return claim_further(dma, addr, len, dir, state);
+	return claimed;
+}
+
+/* What lies before and behind a mapping in its slot. */
+static SLUICE_RARE bool guards_check(struct sluice_dma *dma, uint32_t unit, uint32_t kind,
+				     uint64_t addr, uint64_t len)
+{
+	uint64_t units = slot_units(dma->pool, unit, kind);
+	struct sluice_slot slot = slot_at(dma->pool, unit, kind, units);
+	bool whole = guard_check(&slot, 0, addr - slot.dev);
+
+	return guard_check(&slot, addr - slot.dev + len, slot.size) && whole;
+}
+
+/* Nothing is mapped there any more: say so, and give the slot back. */
+static inline struct cache_hold give(struct sluice_dma *dma, struct claimed claimed)
+{
+	struct cache_hold hold;
+
+	/* Relaxed: whoever has the slot next gets it by a lock. */
+	sluice_store_u32(&claimed.record->tag, TAG_FREE);
+	hold = cache_lock(dma->pool);
+	cache_give(dma->pool, hold.cache, claimed.unit, claimed.kind);
+	return hold;
 }
 
 int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 			uint32_t flags)
 {
 	bool copy = dir != SLUICE_TO_DEVICE && !(flags & SLUICE_SKIP_SYNC);
-	struct sluice_cache *cache;
-	struct sluice_slot slot;
-	unsigned long irq;
+	struct sluice_dma_stats *stats;
+	struct claimed claimed;
+	struct cache_hold hold;
 	uint8_t *from, *to;
-	uint32_t index;
 	bool whole = true;
 
-	if (!claim(dma, addr, len, (uint32_t)dir, STATE_LIVE, &slot))
+	claimed = claim(dma, addr, len, (uint32_t)dir, STATE_LIVE);
+	if (sluice_unlikely(!claimed.record))
 		return refuse(dma);
-	from = (uint8_t *)slot.cpu + (addr - slot.dev);
-	to = sluice_orig(sluice_load_u64(&slot.record->orig));
+	from = claimed.cpu;
+	to = sluice_orig(sluice_load_u64(&claimed.record->orig));
 	for (uint64_t done = 0; done < len; done += PIECE) {
 		size_t n = (size_t)(len - done < PIECE ? len - done : PIECE);
 
@@ -385,19 +436,17 @@ int sluice_dma_unbounce(struct sluice_dma *dma, uint64_t addr, uint64_t len, enu
 			sluice_copy(to + done, from + done, n);
 		sluice_zero(from + done, n);
 	}
-	if (dma->guard) {
-		whole = guard_check(&slot, 0, addr - slot.dev);
-		whole = guard_check(&slot, addr - slot.dev + len, slot.size) && whole;
-	}
-	cache = cache_lock(dma->pool, &index, &irq);
-	cache_give(dma->pool, cache, &slot);
-	bump(&dma->stats[index].unmaps, 1);
-	bump(&dma->stats[index].scrubbed, len);
+	if (sluice_unlikely(dma->guard))
+		whole = guards_check(dma, claimed.unit, claimed.kind, addr, len);
+	hold = give(dma, claimed);
+	stats = &dma->stats[hold.index];
+	bump(&stats->unmaps, 1);
+	bump(&stats->scrubbed, len);
 	if (copy)
-		bump(&dma->stats[index].bytes_from, len);
-	if (!whole)
-		bump(&dma->stats[index].overruns, 1);
-	cache_unlock(cache, irq);
+		bump(&stats->bytes_from, len);
+	if (sluice_unlikely(!whole))
+		bump(&stats->overruns, 1);
+	cache_unlock(hold);
 	return whole ? 0 : 1;
 }
 
@@ -415,12 +464,11 @@ int sluice_dma_unmap(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum s
 static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice_dir dir,
 		enum sluice_dir idle, bool to_device)
 {
-	struct sluice_cache *cache;
 	struct sluice_slot slot;
 	uint64_t start, at;
 	uint8_t *mine, *theirs;
-	unsigned long flags;
-	uint32_t tag, index, mapped;
+	struct cache_hold hold;
+	uint32_t tag, mapped;
 
 	if ((uint32_t)dir > SLUICE_FROM_DEVICE)
 		return refuse(dma);
@@ -444,10 +492,11 @@ static int sync(struct sluice_dma *dma, uint64_t addr, uint64_t len, enum sluice
 		sluice_copy(theirs, mine, (size_t)len);
 	else
 		sluice_copy(mine, theirs, (size_t)len);
-	cache = cache_lock(dma->pool, &index, &flags);
-	bump(&dma->stats[index].syncs, 1);
-	bump(to_device ? &dma->stats[index].bytes_to : &dma->stats[index].bytes_from, len);
-	cache_unlock(cache, flags);
+	hold = cache_lock(dma->pool);
+	bump(&dma->stats[hold.index].syncs, 1);
+	bump(to_device ? &dma->stats[hold.index].bytes_to : &dma->stats[hold.index].bytes_from,
+	     len);
+	cache_unlock(hold);
 	return 0;
 }
 
@@ -475,25 +524,24 @@ static uint32_t natural_align(uint64_t len)
 
 int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void **cpu)
 {
-	struct sluice_cache *cache;
+	struct cache_took took;
+	struct cache_hold hold;
 	struct sluice_slot slot;
-	unsigned long flags;
-	uint32_t index;
-	int ret;
 
 	if (len == 0 || len > UINT32_MAX)
 		return refuse(dma);
-	cache = cache_lock(dma->pool, &index, &flags);
-	ret = cache_take(dma->pool, cache, len, natural_align(len), &slot);
-	if (ret) {
-		count_take(&dma->stats[index], ret, len);
+	hold = cache_lock(dma->pool);
+	took = cache_take(dma->pool, hold.cache, len, natural_align(len));
+	if (took.ret) {
+		count_take(&dma->stats[hold.index], took.ret, len);
 	} else {
-		bump(&dma->stats[index].allocs, 1);
-		bump(&dma->stats[index].coherent, slot.size);
+		bump(&dma->stats[hold.index].allocs, 1);
+		bump(&dma->stats[hold.index].coherent, (uint64_t)took.units << SLUICE_UNIT_SHIFT);
 	}
-	cache_unlock(cache, flags);
-	if (ret)
-		return ret;
+	cache_unlock(hold);
+	if (took.ret)
+		return took.ret;
+	slot = slot_at(dma->pool, took.unit, took.kind, took.units);
 	/* The slot was scrubbed when it was freed, but the device may have written since. */
 	sluice_zero(slot.cpu, (size_t)slot.size);
 	sluice_store_u64(&slot.record->orig, 0);
@@ -506,19 +554,18 @@ int sluice_dma_alloc(struct sluice_dma *dma, uint64_t len, uint64_t *addr, void 
 
 int sluice_dma_free(struct sluice_dma *dma, uint64_t addr, uint64_t len)
 {
-	struct sluice_cache *cache;
-	struct sluice_slot slot;
-	unsigned long flags;
-	uint32_t index;
+	struct claimed claimed = claim(dma, addr, len, 0, STATE_COHERENT);
+	struct cache_hold hold;
+	uint64_t size;
 
-	if (!claim(dma, addr, len, 0, STATE_COHERENT, &slot))
+	if (!claimed.record)
 		return refuse(dma);
-	sluice_zero(slot.cpu, (size_t)slot.size);
-	cache = cache_lock(dma->pool, &index, &flags);
-	cache_give(dma->pool, cache, &slot);
-	bump(&dma->stats[index].frees, 1);
-	bump(&dma->stats[index].coherent_freed, slot.size);
-	cache_unlock(cache, flags);
+	size = slot_units(dma->pool, claimed.unit, claimed.kind) << SLUICE_UNIT_SHIFT;
+	sluice_zero(claimed.cpu, (size_t)size);
+	hold = give(dma, claimed);
+	bump(&dma->stats[hold.index].frees, 1);
+	bump(&dma->stats[hold.index].coherent_freed, size);
+	cache_unlock(hold);
 	return 0;
 }
 

@@ -30,15 +30,16 @@ static void add_counters(struct sluice_dma *dma, struct sluice_dma_stats *sum, b
 			sum->scrubbed += from->scrubbed;
 			sum->overruns += from->overruns;
 		} else {
-			sum->maps += from->maps;
 			sum->allocs += from->allocs;
 			sum->coherent += from->coherent;
 			sum->bytes_to += from->bytes_to;
 			sum->syncs += from->syncs;
 			sum->full += from->full;
 			sum->refused += from->refused;
-			for (uint32_t k = 0; k < SLUICE_HISTOGRAM; k++)
+			for (uint32_t k = 0; k < SLUICE_HISTOGRAM; k++) {
 				sum->sizes[k] += from->sizes[k];
+				sum->maps += from->sizes[k];
+			}
 		}
 		sluice_unlock(&cache->lock, flags);
 	}

@@ -52,6 +52,9 @@
 /* What happens so seldom that its code is to stand beside the way. */
 #define SLUICE_RARE __attribute__((__noinline__, __cold__))
 
+#define sluice_likely(x)   __builtin_expect(!!(x), 1)
+#define sluice_unlikely(x) __builtin_expect(!!(x), 0)
+
 /* What a cache keeps apart: the slab classes, and runs by their length up to 256 KiB. */
 #define CACHE_RUNS    64u
 #define CACHE_KINDS   (SLUICE_POOL_CLASSES + CACHE_RUNS)
@@ -230,10 +233,12 @@ struct sluice_slab_shape {
 extern const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES];
 
 #define SLAB_MAX_UNITS 14
-extern const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1];
+#define GRANULE_UNITS  16u
+/* The kind of slot that a number of units needs, up to a granule. */
+extern const uint8_t sluice_kind_by_units[GRANULE_UNITS + 1];
 
-/* The size of a slot of each kind that caches keep. */
-extern const uint16_t sluice_kind_units[CACHE_KINDS];
+/* The size of a slot of each kind that caches keep; 0 of the others, whose slots differ. */
+extern const uint16_t sluice_kind_units[NO_SLOT + 1];
 
 /* The smallest class with slots of at least size bytes that are all aligned to align, or
  * SLUICE_POOL_CLASSES if there is none. */
@@ -243,7 +248,7 @@ static inline uint32_t slab_class(uint64_t size, uint32_t align)
 
 	if (size > SLAB_MAX_UNITS << SLUICE_UNIT_SHIFT)
 		return SLUICE_POOL_CLASSES;
-	class = sluice_slab_by_units[(size + SLUICE_UNIT_BYTES - 1) >> SLUICE_UNIT_SHIFT];
+	class = sluice_kind_by_units[(size + SLUICE_UNIT_BYTES - 1) >> SLUICE_UNIT_SHIFT];
 	if (align <= SLUICE_UNIT_BYTES)
 		return class;
 	while (class < SLUICE_POOL_CLASSES && (sluice_slab_shapes[class].bytes & (align - 1)))
@@ -277,9 +282,25 @@ bool sluice_slab_reclaim(struct sluice_pool *pool);
  * pool.c
  */
 
-/* Fill in the slot of this kind and size that starts at a unit of the window. */
-static inline bool slot_at(const struct sluice_pool *pool, uint64_t unit, uint32_t kind,
-			   uint64_t size, struct sluice_slot *slot)
+/* The slot of this kind and length that starts at a unit, which the caller has. */
+static inline struct sluice_slot slot_at(const struct sluice_pool *pool, uint32_t unit,
+					 uint32_t kind, uint64_t units)
+{
+	const struct sluice_chunk_place *place = &pool->chunks[unit / UNITS];
+
+	/* Whoever has a slot knows of its chunk: by the locks that it came through. */
+	return (struct sluice_slot){
+		.cpu = place->cpu + ((size_t)(unit % UNITS) << SLUICE_UNIT_SHIFT),
+		.dev = pool->dev + ((uint64_t)unit << SLUICE_UNIT_SHIFT),
+		.size = units << SLUICE_UNIT_SHIFT,
+		.record = &place->meta->record[unit % UNITS],
+		.kind = kind,
+	};
+}
+
+/* The same of any slot. False if there is no such chunk (any more). */
+static inline bool slot_seen(const struct sluice_pool *pool, uint64_t unit, uint32_t kind,
+			     uint64_t size, struct sluice_slot *slot)
 {
 	struct sluice_chunk *chunk =
 		sluice_load_acquire_ptr((void **)&pool->chunks[unit / UNITS].meta);
@@ -370,35 +391,39 @@ static inline int find_slot(const struct sluice_pool *pool, uint64_t dev, struct
 		uint32_t offset = (uint32_t)(dev - granule_dev(pool, first));
 		uint32_t index = slab_index(class, offset);
 
-		if (slot_at(pool,
-			    granule_unit(first) + (uint64_t)index * (bytes >> SLUICE_UNIT_SHIFT),
-			    class, bytes, slot))
+		if (slot_seen(pool,
+			      granule_unit(first) + (uint64_t)index * (bytes >> SLUICE_UNIT_SHIFT),
+			      class, bytes, slot))
 			return 0;
 		return -ENOENT;
 	}
 	count = head_count(head);
-	if (slot_at(pool, granule_unit(first), run_kind(head),
-		    (uint64_t)count << SLUICE_GRANULE_SHIFT, slot))
+	if (slot_seen(pool, granule_unit(first), run_kind(head),
+		      (uint64_t)count << SLUICE_GRANULE_SHIFT, slot))
 		return slot->kind == NO_SLOT ? -ENOENT : 0;
 	return -ENOENT;
 }
 
-/*
- * The chunk that dev lies in, or NULL. A slot starts in dev's unit if and only if the tag of that
- * unit's record is not TAG_FREE: a chunk's records begin so, and whoever gives a slot back leaves its
- * record so.
- */
-static inline struct sluice_chunk *chunk_at(const struct sluice_pool *pool, uint64_t dev)
+/* The number of the unit that starts at dev; something larger than any if none does. */
+static inline uint64_t unit_starting(const struct sluice_pool *pool, uint64_t dev)
 {
-	uint64_t c = (dev - pool->dev) >> SLUICE_CHUNK_SHIFT; /* something large if dev is below */
+	uint64_t at = dev - pool->dev;
 
-	return c < pool->max_chunks ? sluice_load_acquire_ptr((void **)&pool->chunks[c].meta)
-				    : NULL;
+	/* To the right, and what falls out comes in again on the left. */
+	return at >> SLUICE_UNIT_SHIFT | at << (64 - SLUICE_UNIT_SHIFT);
 }
 
-static inline uint32_t unit_at(const struct sluice_pool *pool, uint64_t dev)
+/*
+ * The chunk that a unit lies in, or NULL. What is mapped or held starts where the tag of a unit's record is not TAG_FREE, and
+ * nowhere else: a chunk's records begin so, and whoever gives a slot back leaves its record so.
+ */
+static inline struct sluice_chunk *chunk_of_unit(const struct sluice_pool *pool, uint64_t unit)
 {
-	return (uint32_t)((dev - pool->dev) >> SLUICE_UNIT_SHIFT) % UNITS;
+	uint64_t c = unit / UNITS;
+
+	return sluice_likely(c < pool->max_chunks)
+		       ? sluice_load_acquire_ptr((void **)&pool->chunks[c].meta)
+		       : NULL;
 }
 
 static inline void note_kind(const struct sluice_pool *pool, uint32_t g, uint32_t kind)
@@ -407,24 +432,21 @@ static inline void note_kind(const struct sluice_pool *pool, uint32_t g, uint32_
 }
 
 /*
- * The slot that starts at dev. The caller has claimed it by its tag, and nothing about it changes any
- * more; what it was before the claim may have been another slot at the same place.
+ * The kind of the slot that starts at a unit of a chunk. The caller has claimed it by its tag, and nothing about it
+ * changes any more; what it was before the claim may have been another slot at the same place.
  */
-static inline void claimed_slot(const struct sluice_pool *pool, uint64_t dev,
-				struct sluice_chunk *chunk, struct sluice_slot *slot)
+static inline uint32_t claimed_kind(const struct sluice_chunk *chunk, uint32_t unit)
 {
-	uint32_t unit = unit_at(pool, dev);
+	return chunk->kind[unit % UNITS / GRANULE_UNITS];
+}
 
-	slot->kind = chunk->kind[unit >> (SLUICE_GRANULE_SHIFT - SLUICE_UNIT_SHIFT)];
-	if (slot->kind >= CACHE_KINDS) {
-		(void)find_slot(pool, dev, slot);
-		return;
-	}
-	slot->cpu = pool->chunks[(dev - pool->dev) >> SLUICE_CHUNK_SHIFT].cpu +
-		    ((size_t)unit << SLUICE_UNIT_SHIFT);
-	slot->dev = dev;
-	slot->size = (uint64_t)sluice_kind_units[slot->kind] << SLUICE_UNIT_SHIFT;
-	slot->record = &chunk->record[unit];
+/* How long a slot is that the caller has, in units. */
+static inline uint64_t slot_units(const struct sluice_pool *pool, uint32_t unit, uint32_t kind)
+{
+	if (kind < CACHE_KINDS)
+		return sluice_kind_units[kind];
+	return granule_unit(
+		head_count(sluice_load_u32(&granule_of(pool, unit / GRANULE_UNITS)->head)));
 }
 
 /* As sluice_pool_want(), under the lock. */

@@ -110,6 +110,15 @@ static uint64_t unreserved(const struct sluice_pool *pool)
 	return (pool->stats.bytes >> SLUICE_GRANULE_SHIFT) - pool->reserved;
 }
 
+/* What check_low() says, in one word. Each map and unmap on any CPU reads its line: written only when it changes. */
+static void set_keep(struct sluice_pool *pool)
+{
+	uint32_t keep = pool->low || pool->waiters ? 0 : pool->cache_limit;
+
+	if (keep != pool->keep)
+		sluice_store_u32(&pool->keep, keep);
+}
+
 void sluice_pool_resized(struct sluice_pool *pool)
 {
 	uint64_t units = granule_unit(1) * unreserved(pool);
@@ -236,7 +245,7 @@ int32_t sluice_pool_want(struct sluice_pool *pool)
  */
 void sluice_pool_check_low(struct sluice_pool *pool)
 {
-	uint64_t share = granule_unit(1) * pool->free_granules / pool->n_caches;
+	uint64_t units = granule_unit(1) * pool->free_granules;
 	uint64_t edge = unreserved(pool) / 4;
 	uint32_t low, limit = pool->cache_limit;
 
@@ -250,12 +259,16 @@ void sluice_pool_check_low(struct sluice_pool *pool)
 	/* Each map and unmap on any CPU reads this line: written only when there is something new. */
 	if (low != pool->low)
 		sluice_store_u32(&pool->low, low);
-	/* No more than is free. One step a trip is enough: what is free changes little in one. */
-	if (limit > share)
+	/*
+	 * No more than a cache's share of what is free, and from four times as much on more. One step a trip is enough:
+	 * what is free changes little in one. (A product: a division would take as long as the rest of this.)
+	 */
+	if ((uint64_t)limit * pool->n_caches > units)
 		sluice_store_u32(&pool->cache_limit, limit / 2);
-	else if (limit < share / 4 && limit < pool->cache_max)
+	else if (limit < pool->cache_max && (limit + UINT64_C(1)) * 4 * pool->n_caches <= units)
 		sluice_store_u32(&pool->cache_limit,
 				 limit < pool->cache_max / 2 ? 2 * limit + 1 : pool->cache_max);
+	set_keep(pool);
 }
 
 bool sluice_pool_put_off(struct sluice_pool *pool)
@@ -268,20 +281,62 @@ bool sluice_pool_put_off(struct sluice_pool *pool)
 	return true;
 }
 
+/*
+ * The two calls that nearly all time goes into are written so that the way that is nearly always taken has no call in it:
+ * what is rare is another function's, which they end with. So nothing has to be kept over a call.
+ */
+
+/* This CPU's cache is busy: lock another, unless it is locked already. */
+static struct cache_hold hold_some(struct sluice_pool *pool, struct sluice_cache *cache,
+				   unsigned long flags)
+{
+	if (cache)
+		return (struct cache_hold){cache, flags, 0};
+	return sluice_cache_lock_another(pool, sluice_cpu() % pool->n_caches);
+}
+
+/* The slot is the caller's, who need not know more about it than where it is to give it back. */
+static inline void hand_out(const struct sluice_pool *pool, const struct cache_took *took,
+			    struct sluice_slot *slot)
+{
+	*slot = slot_at(pool, took->unit, took->kind, took->units);
+	/* Release: whoever claims the slot knows its kind. */
+	sluice_store_release_u32(&slot->record->tag, 0);
+}
+
+/* With the lock of a cache that has no such slot, or NULL. */
+static __attribute__((__noinline__)) int alloc_slowly(struct sluice_pool *pool, uint64_t size,
+						      uint32_t align, struct sluice_slot *slot,
+						      struct sluice_cache *cache,
+						      unsigned long flags)
+{
+	struct cache_hold hold = hold_some(pool, cache, flags);
+	struct cache_took took = cache_take(pool, hold.cache, size, align);
+
+	if (!took.ret)
+		hand_out(pool, &took, slot);
+	cache_unlock(hold);
+	return took.ret;
+}
+
 int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
 		      struct sluice_slot *slot)
 {
-	struct sluice_cache *cache;
-	unsigned long flags;
-	uint32_t index;
-	int ret;
+	struct cache_took took;
+	struct cache_hold hold;
+	uint32_t kind;
 
 	if (size == 0 || align == 0 || (align & (align - 1)) || align > MAX_ALIGN)
 		return -EINVAL;
-	cache = cache_lock(pool, &index, &flags);
-	ret = cache_take(pool, cache, size, align, slot);
-	cache_unlock(cache, flags);
-	return ret;
+	if (!cache_try(pool, &hold))
+		return alloc_slowly(pool, size, align, slot, NULL, 0);
+	kind = kind_for(size, align);
+	if (sluice_unlikely(!cache_height(hold.cache, kind)))
+		return alloc_slowly(pool, size, align, slot, hold.cache, hold.flags);
+	took = cache_take_kind(hold.cache, kind);
+	hand_out(pool, &took, slot);
+	cache_unlock(hold);
+	return 0;
 }
 
 int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct sluice_slot *slot)
@@ -289,34 +344,52 @@ int sluice_pool_find(struct sluice_pool *pool, uint64_t dev, struct sluice_slot 
 	return find_slot(pool, dev, slot);
 }
 
-int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
+/* With the lock of a cache into which it does not go without more ado, or NULL. */
+static __attribute__((__noinline__)) int free_slowly(struct sluice_pool *pool, uint32_t unit,
+						     uint32_t kind, struct sluice_cache *cache,
+						     unsigned long flags)
 {
-	struct sluice_chunk *chunk = chunk_at(pool, dev);
-	struct sluice_cache *cache;
-	struct sluice_slot slot;
-	unsigned long flags;
-	uint32_t index;
+	struct cache_hold hold = hold_some(pool, cache, flags);
 
-	/* The step from 0 to TAG_FREE is made once: a second free of the slot does not find 0. */
-	if (!chunk || dev % SLUICE_UNIT_BYTES ||
-	    !sluice_cas_u32(&chunk->record[unit_at(pool, dev)].tag, 0, TAG_FREE)) {
-		sluice_count(&pool->refused, 1);
-		return -EINVAL;
-	}
-	claimed_slot(pool, dev, chunk, &slot);
-	cache = cache_lock(pool, &index, &flags);
-	cache_give(pool, cache, &slot);
-	cache_unlock(cache, flags);
+	cache_give(pool, hold.cache, unit, kind);
+	cache_unlock(hold);
 	return 0;
 }
 
+static SLUICE_RARE int refuse(struct sluice_pool *pool)
+{
+	sluice_count(&pool->refused, 1);
+	return -EINVAL;
+}
+
+int sluice_pool_free(struct sluice_pool *pool, uint64_t dev)
+{
+	uint64_t unit = unit_starting(pool, dev);
+	struct sluice_chunk *chunk = chunk_of_unit(pool, unit);
+	struct cache_hold hold;
+	uint32_t kind;
+
+	/* The step from 0 to TAG_FREE is made once: a second free of the slot does not find 0. */
+	if (sluice_unlikely(!chunk) ||
+	    sluice_unlikely(!sluice_cas_u32(&chunk->record[unit % UNITS].tag, 0, TAG_FREE)))
+		return refuse(pool);
+	kind = claimed_kind(chunk, (uint32_t)unit);
+	if (!cache_try(pool, &hold))
+		return free_slowly(pool, (uint32_t)unit, kind, NULL, 0);
+	if (!cache_keep(pool, hold.cache, (uint32_t)unit, kind))
+		return free_slowly(pool, (uint32_t)unit, kind, hold.cache, hold.flags);
+	cache_unlock(hold);
+	return 0;
+}
+
+/* Who wants to hear of space becomes one more or one less. */
 static void add_waiters(struct sluice_pool *pool, uint32_t n)
 {
-	uint32_t was;
+	unsigned long flags = sluice_lock(&pool->lock);
 
-	do {
-		was = sluice_load_u32(&pool->waiters);
-	} while (!sluice_cas_u32(&pool->waiters, was, was + n));
+	sluice_store_u32(&pool->waiters, pool->waiters + n);
+	set_keep(pool);
+	sluice_unlock(&pool->lock, flags);
 }
 
 void sluice_pool_wait_begin(struct sluice_pool *pool)

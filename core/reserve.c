@@ -291,26 +291,26 @@ static uint32_t cut(struct sluice_dma *dma, uint32_t claim, uint32_t count, uint
 	return g + skip + 1;
 }
 
-int sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache, uint32_t claim,
-			uint64_t size, uint32_t align, struct sluice_slot *slot)
+struct cache_took sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache,
+				      uint32_t claim, uint64_t size, uint32_t align)
 {
-	uint64_t bytes = (size + SLUICE_GRANULE_BYTES - 1) & ~(uint64_t)(SLUICE_GRANULE_BYTES - 1);
+	uint64_t count = (size + SLUICE_GRANULE_BYTES - 1) >> SLUICE_GRANULE_SHIFT;
 	struct sluice_pool *pool = dma->pool;
 	unsigned long flags;
 	uint32_t link;
 
-	if (bytes > SLUICE_RESERVE_MAX)
-		return -ENOSPC;
+	if (count > RESERVE_MAX)
+		return (struct cache_took){.ret = -ENOSPC};
 	align = align > SLUICE_GRANULE_BYTES ? align >> SLUICE_GRANULE_SHIFT : 1;
 	flags = sluice_lock(&pool->lock);
-	link = cut(dma, claim, (uint32_t)(bytes >> SLUICE_GRANULE_SHIFT), align);
+	link = cut(dma, claim, (uint32_t)count, align);
 	sluice_unlock(&pool->lock, flags);
 	if (!link)
-		return -ENOSPC;
-	(void)slot_at(pool, granule_unit(link - 1), KIND_RESERVED, bytes, slot);
+		return (struct cache_took){.ret = -ENOSPC};
 	note_kind(pool, link - 1, KIND_RESERVED);
-	cache_taken(cache, slot);
-	return 0;
+	cache_drew(cache, (uint32_t)granule_unit((uint32_t)count));
+	return (struct cache_took){0, KIND_RESERVED, (uint32_t)granule_unit(link - 1),
+				   (uint32_t)granule_unit((uint32_t)count)};
 }
 
 void sluice_reserve_release(struct sluice_pool *pool, uint32_t g)

@@ -9,14 +9,14 @@
 
 #include <sluice/dma.h>
 
-#include "internal.h"
+#include "cache.h"
 
 /*
  * Take a slot out of the reserve that has been claimed; as cache_take(), with the lock of the cache
  * that counts it. -ENOSPC if too little is left of it.
  */
-int sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache, uint32_t claim,
-			uint64_t size, uint32_t align, struct sluice_slot *slot);
+struct cache_took sluice_reserve_take(struct sluice_dma *dma, struct sluice_cache *cache,
+				      uint32_t claim, uint64_t size, uint32_t align);
 
 /*
  * Claim the reserve for one mapping that found no room, with what this CPU has in it already. As

@@ -27,14 +27,13 @@ const struct sluice_slab_shape sluice_slab_shapes[SLUICE_POOL_CLASSES] = {
 	{12, 3, 4, 5462, 3072}, {14, 7, 8, 4682, 3584},
 };
 
-/* The smallest class for a number of units. */
-const uint8_t sluice_slab_by_units[SLAB_MAX_UNITS + 1] = {0, 0, 1, 2, 3, 4,  5, 6,
-							  7, 8, 8, 9, 9, 10, 10};
+const uint8_t sluice_kind_by_units[GRANULE_UNITS + 1] = {0, 0, 1, 2, 3,	 4,  5,	 6, 7,
+							 8, 8, 9, 9, 10, 10, 11, 11};
 
 #define EIGHT_RUNS(n)                                                                              \
 	16 * (n), 16 * (n) + 16, 16 * (n) + 32, 16 * (n) + 48, 16 * (n) + 64, 16 * (n) + 80,       \
 		16 * (n) + 96, 16 * (n) + 112
-const uint16_t sluice_kind_units[CACHE_KINDS] = {
+const uint16_t sluice_kind_units[NO_SLOT + 1] = {
 	1,
 	2,
 	3,

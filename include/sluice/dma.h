@@ -87,7 +87,7 @@ enum sluice_dir {
 #define SLUICE_RESERVE_MAX (UINT32_C(8) << 20) /* bytes in the reserve of a device */
 
 struct sluice_dma_stats {
-	uint64_t maps;		 /* mappings made */
+	uint64_t maps;		 /* mappings made; of the sum only, being that of sizes */
 	uint64_t unmaps;	 /* mappings ended */
 	uint64_t bytes_to;	 /* copied towards the device */
 	uint64_t bytes_from;	 /* copied back */

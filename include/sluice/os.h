@@ -29,8 +29,9 @@
  *              under it. Locks nest, the later one given back first.
  *
  *   uint32_t sluice_cpu(void)
- *              a number, the same for calls from one CPU, preferably small and another one for
- *              each; only speed depends on it, and that the parts of one request that are mapped one by
+ *              a number, the same for calls from one CPU (or, where that is not known at once, of one
+ *              thread), preferably small and another one for each; it calls nobody, as every map and
+ *              unmap asks; only speed depends on it, and that the parts of one request that are mapped one by
  *              one get into a reserve together
  *
  *   uint32_t sluice_load_u32(const uint32_t *p)             relaxed, never torn, never repeated

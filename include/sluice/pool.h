@@ -120,14 +120,19 @@ struct sluice_pool {
 	uint64_t dev; /* device address of chunk 0 */
 	uint32_t max_chunks;
 	uint32_t n_caches;
+	/*
+	 * Units that one cache may hold without looking closer: cache_limit, or 0 while the pool runs low or somebody
+	 * wants to hear of space. So whoever gives a slot back asks one question.
+	 */
+	uint32_t keep;
 	uint32_t cache_limit; /* units that one cache may hold */
 	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
 	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
 	uint32_t waiters;     /* who want to hear of space */
-	void (*space)(void *context);
-	void *context;
 
 	const char *name;
+	void (*space)(void *context);
+	void *context;
 	uint32_t max_present; /* chunks that may be there at a time */
 	uint32_t zone_shift;  /* granule number to zone */
 	uint32_t span_max;    /* granules of the longest stretch of joined chunks */

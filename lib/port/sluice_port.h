@@ -53,21 +53,22 @@ static inline void sluice_unlock(struct sluice_lock *l, unsigned long flags)
 static inline bool sluice_trylock(struct sluice_lock *l, unsigned long *flags)
 {
 	*flags = 0;
-	return !__atomic_load_n(&l->held, __ATOMIC_RELAXED) &&
-	       !__atomic_exchange_n(&l->held, 1, __ATOMIC_ACQUIRE);
+	return !__atomic_exchange_n(&l->held, 1, __ATOMIC_ACQUIRE);
 }
 
 static inline uint32_t sluice_cpu(void)
 {
-	/* glibc registers an area for restartable sequences in which the kernel keeps the number of
-	 * the CPU: a load. Without it (an older kernel) the vDSO answers. */
-	if (__rseq_size) {
-		const struct rseq *area =
-			(const void *)((const char *)__builtin_thread_pointer() + __rseq_offset);
+	const char *self = __builtin_thread_pointer();
+	const struct rseq *area = (const void *)(self + __rseq_offset);
+	uint32_t cpu = *(const volatile uint32_t *)&area->cpu_id;
 
-		return *(const volatile uint32_t *)&area->cpu_id;
-	}
-	return (uint32_t)sched_getcpu();
+	/*
+	 * glibc has an area for restartable sequences in each thread, in which the kernel keeps the number of the CPU.
+	 * Where it does not (an old kernel, or switched off) glibc says so there by a negative number, and what
+	 * would be a CPU's is a thread's. (Not sched_getcpu(): a call here, however rare, costs all others the registers
+	 * that they have to keep over it.)
+	 */
+	return __builtin_expect(cpu <= INT32_MAX, 1) ? cpu : (uint32_t)((uintptr_t)self >> 12);
 }
 
 static inline uint32_t sluice_load_u32(const uint32_t *p)

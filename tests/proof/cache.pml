@@ -313,7 +313,11 @@ inline from_pool(k)
 	}
 }
 
-/* cache.h: cache_take(), cache.c: sluice_cache_refill(), from_pool_hard(). s is 2 before, and after it if there is nothing. */
+/*
+ * cache.h: cache_take(), cache.c: sluice_cache_refill(), from_pool_hard(); pool.c: sluice_pool_alloc(), alloc_slowly(). The
+ * bare pool says that the slot is held; until the DMA layer says what it is, it is free for all who look. s is 2 before, and after
+ * it if there is nothing.
+ */
 inline take(k)
 {
 	enter_cache();
@@ -351,7 +355,11 @@ inline take(k)
 			assert(owned[s] == NOTHING && owned[0] != RUN);
 			assert(k == SLAB || owned[1] == NOTHING);
 			owned[s] = k;
+#ifdef RAW
 			tag[s] = HELD
+#else
+			assert(tag[s] == FREE)
+#endif
 		}
 #ifdef KIND_LATE
 		;
@@ -362,14 +370,19 @@ inline take(k)
 	unlock(cache_lock[cpu])
 }
 
-/* cache.h: cache_give(), cache.c: sluice_cache_give_back(). */
+/*
+ * cache.h: cache_give(), cache_keep(), cache.c: sluice_cache_give_back(), pool.c: free_slowly(). The tag is free before
+ * the lock is taken: by the claim in the bare pool, else by dma.c: give().
+ */
 inline give(k)
 {
+#ifndef RAW
+	tag[s] = FREE;
+#endif
 	enter_cache();
 	atomic {
 		assert(owned[s] == k);
-		owned[s] = NOTHING;
-		tag[s] = FREE
+		owned[s] = NOTHING
 	};
 	if
 	:: true -> /* one_to_pool(), give_back_some() */
@@ -443,8 +456,9 @@ inline map()
 }
 
 /*
- * dma.c: claim(). ok says whether the mapping is this caller's to end. By what way the address at
- * which the slot starts was found does not matter: any is tried here.
+ * dma.c: claim_at(). ok says whether the mapping is this caller's to end. By what way the address at
+ * which the slot starts was found does not matter: any is tried here. The core does not look at the tag before its
+ * compare and swap, which says the same.
  */
 inline claim()
 {
@@ -499,6 +513,10 @@ inline unmap()
 		right = mapped[s] && length[s] == l
 	};
 	claim();
+	if
+	:: !ok -> claim() /* claim_further(): as if it started elsewhere */
+	:: ok
+	fi;
 	atomic {
 		if
 		:: ok -> assert(mapped[s] && length[s] == l); mapped[s] = false; refused[s] = false
