@@ -267,8 +267,8 @@ void sluice_runs_insert(struct sluice_pool *pool, uint32_t g, uint32_t count)
 }
 
 /* What it takes to cut count granules from first on out of a free run, and to hand them out. */
-static void prefetch_taken(const struct sluice_pool *pool, uint32_t g, uint32_t have,
-			   uint32_t first, uint32_t count)
+static SLUICE_INLINE void prefetch_taken(const struct sluice_pool *pool, uint32_t g, uint32_t have,
+					 uint32_t first, uint32_t count)
 {
 	const struct sluice_chunk *chunk = chunk_of(pool, first);
 	uint32_t unit = (uint32_t)granule_unit(first % GRANULES);
