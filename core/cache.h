@@ -77,7 +77,7 @@ static inline bool cache_full(const struct sluice_cache *cache, uint32_t kind)
 	return cache->stack[kind].top == cache->stack[kind + 1].base;
 }
 
-/* Put a slot of so many units onto a stack that is not full. */
+/* Put a slot onto a stack that is not full; with it the cache holds so many units. */
 static inline void stack_push(struct sluice_cache *cache, struct sluice_stack *stack, uint32_t unit,
 			      uint32_t held)
 {

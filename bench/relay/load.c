@@ -163,6 +163,11 @@ static double percentile(const uint64_t *buckets, uint64_t total, double share)
 	return (double)(i * BUCKET_NS + BUCKET_NS / 2) / 1000;
 }
 
+static void count(uint64_t *buckets, uint64_t ns)
+{
+	buckets[ns / BUCKET_NS < BUCKETS ? ns / BUCKET_NS : BUCKETS - 1]++;
+}
+
 static void *measure_queue(void *arg)
 {
 	struct part *p = arg;
@@ -171,7 +176,7 @@ static void *measure_queue(void *arg)
 	uint64_t *buckets = p->buckets;
 	struct blkio_completion c[MAX_DEPTH];
 	const uint64_t begin = now_ns() + RAMP_NS, end = begin + (uint64_t)(p->seconds * 1e9);
-	uint64_t done = 0, counted = 0, first = 0, last = now_ns(), now, ns;
+	uint64_t done = 0, counted = 0, first = 0, last = now_ns(), now;
 
 	for (unsigned int i = 0; i < l->depth; i++)
 		submit(l, write_it, next_random(&l->random) % l->blocks, i);
@@ -185,8 +190,7 @@ static void *measure_queue(void *arg)
 				first = now;
 				done = 0;
 			} else if (first) {
-				ns = (now - last) / BUCKET_NS;
-				buckets[ns < BUCKETS ? ns : BUCKETS - 1]++;
+				count(buckets, now - last);
 				counted++;
 			}
 			last = now;
@@ -356,7 +360,7 @@ static void paced(struct load *l, double seconds, uint64_t rate)
 		complete(l, c);
 		ns = now_ns() - before;
 		sum += ns;
-		buckets[ns / BUCKET_NS < BUCKETS ? ns / BUCKET_NS : BUCKETS - 1]++;
+		count(buckets, ns);
 	}
 	if (!total)
 		fail("nothing was measured", ETIME);
@@ -368,20 +372,20 @@ static void paced(struct load *l, double seconds, uint64_t rate)
 int main(int argc, char **argv)
 {
 	struct load l = {.random = now_ns() | 1, .seed = now_ns(), .queues = 1};
-	bool poll, with_pace;
-	uint64_t last = 1;
+	uint64_t rate = 0;
+	bool poll;
 
 	if (argc != 7 && argc != 8)
 		fail("usage: load SOCKET read|write|idle|paced|verify BLOCK_SIZE DEPTH "
 		     "SECONDS|ROUNDS wait|poll [QUEUES|RATE]",
 		     EINVAL);
-	with_pace = !strcmp(argv[2], "paced");
-	if (argc == 8)
-		last = strtoul(argv[7], NULL, 0);
-	if (!with_pace)
-		l.queues = (unsigned int)last;
-	else if (!last || argc != 8)
-		fail("paced wants how many a second", EINVAL);
+	if (!strcmp(argv[2], "paced")) {
+		rate = argc == 8 ? strtoul(argv[7], NULL, 0) : 0;
+		if (!rate)
+			fail("paced wants how many a second", EINVAL);
+	} else if (argc == 8) {
+		l.queues = (unsigned int)strtoul(argv[7], NULL, 0);
+	}
 	if (!l.queues || l.queues > MAX_QUEUES)
 		fail("one to eight queues", EINVAL);
 	l.size = strtoul(argv[3], NULL, 0);
@@ -393,8 +397,8 @@ int main(int argc, char **argv)
 	choose(&l, 0, poll);
 	if (!strcmp(argv[2], "verify"))
 		verify(&l, strtoul(argv[5], NULL, 0));
-	else if (with_pace)
-		paced(&l, strtod(argv[5], NULL), last);
+	else if (rate)
+		paced(&l, strtod(argv[5], NULL), rate);
 	else if (!strcmp(argv[2], "idle"))
 		idle(&l, (unsigned int)strtoul(argv[5], NULL, 0));
 	else

@@ -353,7 +353,7 @@ SLUICE_API int sluice_pool_free(struct sluice_pool *pool, uint64_t dev);
  * slot has been given back. A slot that is given back at this very moment may go unsaid: whoever
  * waits tries again once in a while.
  *
- * Context: any.
+ * Context: any, hard interrupts too. Takes a lock for a bounded time.
  */
 SLUICE_API void sluice_pool_wait_begin(struct sluice_pool *pool);
 SLUICE_API void sluice_pool_wait_end(struct sluice_pool *pool);

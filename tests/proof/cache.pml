@@ -314,9 +314,9 @@ inline from_pool(k)
 }
 
 /*
- * cache.h: cache_take(), cache.c: sluice_cache_refill(), from_pool_hard(); pool.c: sluice_pool_alloc(), alloc_slowly(). The
- * bare pool says that the slot is held; until the DMA layer says what it is, it is free for all who look. s is 2 before, and after
- * it if there is nothing.
+ * cache.h: cache_take(), cache.c: sluice_cache_refill(), from_pool_hard(); pool.c: sluice_pool_alloc(),
+ * alloc_slowly(). The bare pool says that the slot is held; until the DMA layer says what it is, it is free
+ * for all who look. s is 2 before, and after it if there is nothing.
  */
 inline take(k)
 {

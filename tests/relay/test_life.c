@@ -119,15 +119,20 @@ static void offer_all(struct vm *v, unsigned int round, uint16_t *ids)
 }
 
 /* The front-end keeps what is in flight, and all rings run. */
+static void rings_with_inflight(struct pair *p)
+{
+	get_inflight(p);
+	set_inflight(p);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		vm_ring_up(&p->vm, q);
+}
+
 static void start_with_inflight(struct pair *p)
 {
 	pair_start(p);
 	vm_hello(&p->vm);
 	vm_memory(&p->vm);
-	get_inflight(p);
-	set_inflight(p);
-	for (unsigned int q = 0; q < VM_RINGS; q++)
-		vm_ring_up(&p->vm, q);
+	rings_with_inflight(p);
 }
 
 /* Each of them once, with the right bytes. */
@@ -221,10 +226,7 @@ static void g6_what_cannot_be_read_again_is_refused(void **state)
 	for (unsigned int q = 0; q < VM_RINGS; q++)
 		fe_get_base(p->rig, q);
 	close(inflight);
-	get_inflight(p);
-	set_inflight(p);
-	for (unsigned int q = 0; q < VM_RINGS; q++)
-		vm_ring_up(v, q);
+	rings_with_inflight(p);
 	pair_well(p);
 	close(inflight);
 }
