@@ -19,10 +19,14 @@
  *
  * Bounded holdings: a cache holds at most cache_limit units, 1/8 of the pool in all, and no more in all than
  * what is free; when a slot would exceed that, long runs are given back, one of each length in turn, and if
- * that was not enough a stack, the next in turn. While the pool runs low (pool.c: little is free, a request
- * has found no room of late, or a device waits) nothing is put in, and each call gives back a stack of its
- * own cache and one of another's. A call that finds no room empties caches, its own first, until there
- * is; or, where most of the pool is in use, leaves that to the calls after it (put_off()).
+ * that was not enough 32 slots of a stack, the next in turn. While the pool runs low (pool.c) because little is free or a
+ * device waits, nothing is put in, and each call gives back so much of its own cache and of another's; while it does
+ * because a request has found no room of late, the same goes for long runs alone, since what comes together of short
+ * ones is hardly ever what was missing. A call that finds no room empties caches, its own first, until there
+ * is; or, where most of the pool is in use, leaves that to the calls after it (give_back_from()).
+ *
+ * Stacks are deep: where slots come and go at random their number drifts, by as many as the root of the calls, and a
+ * stack that is found empty is refilled from slabs of which each has one slot to give.
  *
  * A cached slot counts as taken for runs.c and slab.c; its record's tag is TAG_FREE, which is how a
  * second free of it, or an unmap, is told from the first.
@@ -31,9 +35,13 @@
  */
 #include "cache.h"
 
-#define BATCH	  8u	  /* slots moved at a time */
-#define STACK_MAX 262144u /* bytes in a stack of more than two slots */
-#define EMPTY_MAX 16u	  /* caches emptied by one call that finds no room */
+#define BATCH	  8u	  /* slots taken at a time */
+#define GIVE	  16u	  /* and given back in one hold of the pool's lock */
+#define STACK_MAX 524288u /* bytes in a stack of more than two slots */
+#define LOOK_LONG 10u	  /* lengths of long runs looked at for one that there are any of */
+/* One call that finds no room empties so many caches, and no further one after so many slots. */
+#define EMPTY_MAX   16u
+#define EMPTY_SLOTS 8192u
 
 /* Runs of more than 16 KiB: few mappings, and most of the bytes. */
 #define FIRST_LONG (SLUICE_POOL_CLASSES + 4u)
@@ -50,9 +58,9 @@ size_t sluice_cache_size(void)
 #define RUN(n)	     DEPTH(16u * (n))
 #define FOUR_RUNS(n) (RUN(n) + RUN(n + 1) + RUN(n + 2) + RUN(n + 3))
 #define SOME_RUNS(n) (FOUR_RUNS(n) + FOUR_RUNS(n + 4) + FOUR_RUNS(n + 8) + FOUR_RUNS(n + 12))
-_Static_assert(DEPTH(14) == DEPTH_MAX, "as deep as any, like those of the shorter slots");
-_Static_assert(STACK_SLOTS == SLUICE_POOL_CLASSES * DEPTH_MAX + SOME_RUNS(1) + SOME_RUNS(17) +
-				      SOME_RUNS(33) + SOME_RUNS(49),
+_Static_assert(DEPTH(8) == DEPTH_MAX, "as deep as any, like those of the shorter slots");
+_Static_assert(STACK_SLOTS == 8 * DEPTH_MAX + DEPTH(10) + DEPTH(12) + DEPTH(14) + SOME_RUNS(1) +
+				      SOME_RUNS(17) + SOME_RUNS(33) + SOME_RUNS(49),
 	       "room for each stack, and no more");
 
 void sluice_cache_init(struct sluice_cache *cache)
@@ -135,16 +143,24 @@ static void forget(struct sluice_cache *cache, uint32_t kind, uint32_t n)
 static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
 		      uint32_t n)
 {
-	unsigned long flags;
+	const uint32_t *slot = cache->slot + cache->stack[kind].base;
 
-	if (!n)
-		return;
-	flags = sluice_lock(&pool->lock);
-	for (uint32_t i = 0; i < n; i++)
-		to_pool(pool, cache->slot[cache->stack[kind].base + i], kind);
-	sluice_pool_check_low(pool);
-	sluice_unlock(&pool->lock, flags);
-	forget(cache, kind, n);
+	for (uint32_t done = 0; done < n;) {
+		uint32_t end = n - done > GIVE ? done + GIVE : n;
+		unsigned long flags = sluice_lock(&pool->lock);
+
+		for (; done < end; done++)
+			to_pool(pool, slot[done], kind);
+		sluice_pool_check_low(pool);
+		sluice_unlock(&pool->lock, flags);
+	}
+	if (n)
+		forget(cache, kind, n);
+}
+
+static uint32_t at_most(uint32_t n, uint32_t most)
+{
+	return n < most ? n : most;
 }
 
 /* The stack that gives something next, and then the one after it. One that is not empty, if there is any. */
@@ -162,7 +178,7 @@ static void give_back_next(struct sluice_pool *pool, struct sluice_cache *cache)
 {
 	uint32_t kind = next_stack(cache);
 
-	give_back(pool, cache, kind, cache_height(cache, kind));
+	give_back(pool, cache, kind, at_most(cache_height(cache, kind), 2 * GIVE));
 }
 
 /*
@@ -205,61 +221,100 @@ static void give_back_long(struct sluice_pool *pool, struct sluice_cache *cache,
 	sluice_unlock(&pool->lock, flags);
 }
 
-/* Give back everything in a cache. At most CACHE_KINDS stacks. */
-static void empty(struct sluice_pool *pool, struct sluice_cache *cache)
+/* Give back what there is of one length of the long runs. Each of them has been looked at after LONG_KINDS / LOOK_LONG calls. */
+static void give_back_next_long(struct sluice_pool *pool, struct sluice_cache *cache)
 {
-	for (uint32_t kind = 0; cache->held && kind < CACHE_KINDS; kind++)
+	for (uint32_t i = 0; i < LOOK_LONG; i++) {
+		uint32_t kind = FIRST_LONG + cache->next_long, height = cache_height(cache, kind);
+
+		cache->next_long = cache->next_long + 1 < LONG_KINDS ? cache->next_long + 1 : 0;
+		if (!height)
+			continue;
+		give_back(pool, cache, kind, height);
+		return;
+	}
+}
+
+/* Give back everything in a cache, from a kind on. At most CACHE_KINDS stacks. Returns how many slots. */
+static uint32_t empty(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind)
+{
+	uint32_t slots = 0;
+
+	for (; cache->held && kind < CACHE_KINDS; kind++) {
+		slots += cache_height(cache, kind);
 		give_back(pool, cache, kind, cache_height(cache, kind));
+	}
+	return slots;
 }
 
 /* Empty the caches of other CPUs that hold anything. True if any did. */
-static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mine)
+static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mine, uint32_t from)
 {
-	uint32_t n = pool->n_caches < EMPTY_MAX ? pool->n_caches : EMPTY_MAX;
+	uint32_t n = at_most(pool->n_caches, EMPTY_MAX), slots = 0, i;
 	uint32_t first = sluice_load_u32(&pool->swept);
 	bool any = false;
 
-	/* The next call goes on where this one ends, so that no cache is left out for long. */
-	sluice_store_u32(&pool->swept, (first + n) % pool->n_caches);
-	for (uint32_t i = 0; i < n; i++) {
+	for (i = 0; i < n && slots < EMPTY_SLOTS; i++) {
 		struct sluice_cache *cache = pool->caches[(first + i) % pool->n_caches];
 		unsigned long flags;
 
 		if (cache == mine || !sluice_load_u32(&cache->held) ||
 		    !sluice_trylock(&cache->lock, &flags))
 			continue;
-		empty(pool, cache);
+		slots += empty(pool, cache, from);
 		any = true;
 		sluice_unlock(&cache->lock, flags);
 	}
+	/* The next call goes on where this one ends, so that no cache is left out for long. */
+	sluice_store_u32(&pool->swept, (first + i) % pool->n_caches);
 	return any;
+}
+
+/* How many kinds a cache keeps: the short ones come first. */
+static uint32_t kinds_kept(uint32_t low)
+{
+	return low == LOW_ALL ? 0 : low == LOW_LONG ? FIRST_LONG : CACHE_KINDS;
+}
+
+/* Of what a pool that runs low does not want caches to keep, one stack. */
+static void give_back_one(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t low)
+{
+	if (low == LOW_LONG)
+		give_back_next_long(pool, cache);
+	else
+		give_back_next(pool, cache);
+}
+
+/* The caches take turns. */
+static struct sluice_cache *next_cache(const struct sluice_pool *pool, struct sluice_cache *cache)
+{
+	cache->another = cache->another + 1 < pool->n_caches ? cache->another + 1 : 0;
+	return pool->caches[cache->another];
 }
 
 /*
  * While the pool runs low, each call takes it upon itself to give back one stack of its own cache
  * and one of another CPU's that may be idle: little by little, so that no call pays for all.
  */
-static void give_back_some(struct sluice_pool *pool, struct sluice_cache *cache)
+static void give_back_some(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t low)
 {
-	struct sluice_cache *other = pool->caches[cache->next % pool->n_caches];
+	struct sluice_cache *other = next_cache(pool, cache);
 	unsigned long flags;
 
-	give_back_next(pool, cache);
+	give_back_one(pool, cache, low);
 	if (other == cache || !sluice_load_u32(&other->held) ||
 	    !sluice_trylock(&other->lock, &flags))
 		return;
-	give_back_next(pool, other);
+	give_back_one(pool, other, low);
 	sluice_unlock(&other->lock, flags);
 }
 
 /* The limit sinks with what is free. A cache that is in use sees to it by itself; of those that are not, one has a look. */
 static void give_back_another(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t limit)
 {
-	struct sluice_cache *other;
+	struct sluice_cache *other = next_cache(pool, cache);
 	unsigned long flags;
 
-	cache->another = cache->another + 1 < pool->n_caches ? cache->another + 1 : 0;
-	other = pool->caches[cache->another];
 	if (other == cache || sluice_load_u32(&other->held) <= limit ||
 	    !sluice_trylock(&other->lock, &flags))
 		return;
@@ -278,7 +333,7 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	if (pool->frugal)
 		economize(pool, cache, (uint64_t)count << SLUICE_GRANULE_SHIFT);
 	if (class < SLUICE_POOL_CLASSES) {
-		found = sluice_slab_take(pool, class, pool->low ? 1 : BATCH, &g, &taken);
+		found = sluice_slab_take(pool, class, pool->low == LOW_ALL ? 1 : BATCH, &g, &taken);
 	} else {
 		link = sluice_runs_take(pool, count, align, KIND_RUN, 0);
 		found = link != 0;
@@ -308,6 +363,7 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 			cache_push(cache, class, first + (uint32_t)__builtin_ctz(taken) * units);
 			cache->drawn += units;
 		}
+		cache_prefetch_top(pool, cache, class);
 	} else {
 		note_kind(pool, g, run_kind(count));
 	}
@@ -325,28 +381,36 @@ static bool reclaim(struct sluice_pool *pool)
 }
 
 /*
- * Whether a request that found no room fails now, and what caches keep is given back by the calls that
- * come next. So it is in a pool that is not small and mostly in use: there what the caches keep is
- * hardly ever what is missing, and giving it all back takes a hundred times as long as to say so. Never
- * while a device waits, nor the third time in a row.
+ * What a request that found no room may have given back before it is tried again: the kinds from this one on. NO_KIND: it
+ * fails now, and what caches keep is given back by the calls that come next. So it is in a pool that is not small and
+ * mostly in use: there what the caches keep is hardly ever what is missing, and giving it all back takes a thousand times
+ * as long as to say so. The third time in a row a long run has the long ones given back. Never so while a device waits.
  */
-static bool put_off(struct sluice_pool *pool, uint32_t kind)
+static uint32_t give_back_from(struct sluice_pool *pool, uint32_t kind)
 {
-	unsigned long flags = sluice_lock(&pool->lock);
-	bool off = kind < CACHE_KINDS && sluice_pool_put_off(pool);
+	unsigned long flags;
+	uint32_t want;
 
+	if (kind >= CACHE_KINDS)
+		return 0;
+	flags = sluice_lock(&pool->lock);
+	want = sluice_pool_put_off(pool);
 	sluice_unlock(&pool->lock, flags);
-	return off;
+	if (want == PUT_OFF)
+		return NO_KIND;
+	return want == PUT_OFF_TWICE && kind >= FIRST_LONG ? FIRST_LONG : 0;
 }
 
-/* The same, with everything given back first that is held without being in use. */
+/* The same, with everything of these kinds given back first that is held without being in use. */
 static bool from_pool_hard(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t class,
-			   uint32_t count, uint32_t align, uint32_t *unit)
+			   uint32_t count, uint32_t align, uint32_t from, uint32_t *unit)
 {
 	bool more = cache->held != 0;
 
-	empty(pool, cache);
-	more = empty_others(pool, cache) || more;
+	if (from == NO_KIND)
+		return false;
+	(void)empty(pool, cache, from);
+	more = empty_others(pool, cache, from) || more;
 	more = reclaim(pool) || more;
 	return more && from_pool(pool, cache, class, count, align, unit);
 }
@@ -379,7 +443,7 @@ struct cache_took sluice_cache_refill(struct sluice_pool *pool, struct sluice_ca
 			uint32_t found = longer(cache, kind);
 
 			if (found < CACHE_KINDS)
-				return cache_take_kind(cache, found);
+				return cache_take_kind(pool, cache, found);
 		}
 		count = (uint32_t)((size + SLUICE_GRANULE_BYTES - 1) >> SLUICE_GRANULE_SHIFT);
 		align = align > SLUICE_GRANULE_BYTES ? align >> SLUICE_GRANULE_SHIFT : 1;
@@ -387,8 +451,8 @@ struct cache_took sluice_cache_refill(struct sluice_pool *pool, struct sluice_ca
 		took.kind = run_kind(count);
 	}
 	if (from_pool(pool, cache, class, count, align, &took.unit) ||
-	    (!put_off(pool, took.kind) &&
-	     from_pool_hard(pool, cache, class, count, align, &took.unit))) {
+	    from_pool_hard(pool, cache, class, count, align, give_back_from(pool, took.kind),
+			   &took.unit)) {
 		took.ret = 0;
 	} else if (class < SLUICE_POOL_CLASSES) {
 		/* Slabs of most classes are longer than a granule; one of those may still be there. */
@@ -411,14 +475,17 @@ static void give_back_slot(struct sluice_pool *pool, struct sluice_cache *cache,
 {
 	uint64_t units = slot_units(pool, unit, kind);
 	uint32_t limit = sluice_load_u32(&pool->cache_limit);
-	bool low = sluice_load_u32(&pool->low) != 0;
+	uint32_t low = sluice_load_u32(&pool->low);
 
 	cache->given += units;
 	if (!low)
 		give_back_another(pool, cache, limit);
-	if (kind < CACHE_KINDS && !low && units <= limit) {
+	else if (cache->held)
+		give_back_some(pool, cache, low);
+	if (kind < kinds_kept(low) && units <= limit) {
 		if (cache_full(cache, kind))
-			give_back(pool, cache, kind, (cache_height(cache, kind) + 1u) / 2);
+			give_back(pool, cache, kind,
+				  at_most((cache_height(cache, kind) + 1u) / 2, GIVE));
 		if (cache->held + units > limit)
 			give_back_long(pool, cache, limit - (uint32_t)units);
 		if (cache->held + units > limit)
@@ -430,8 +497,6 @@ static void give_back_slot(struct sluice_pool *pool, struct sluice_cache *cache,
 	}
 	cache->drawn -= units;
 	one_to_pool(pool, unit, kind);
-	if (low && cache->held)
-		give_back_some(pool, cache);
 }
 
 void sluice_cache_give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t unit,
@@ -448,7 +513,7 @@ void sluice_cache_empty_all(struct sluice_pool *pool)
 	for (uint32_t i = 0; i < pool->n_caches; i++) {
 		unsigned long flags = sluice_lock(&pool->caches[i]->lock);
 
-		empty(pool, pool->caches[i]);
+		(void)empty(pool, pool->caches[i], 0);
 		sluice_unlock(&pool->caches[i]->lock, flags);
 	}
 	(void)reclaim(pool);
@@ -460,7 +525,8 @@ static void halve(struct sluice_pool *pool, struct sluice_cache *cache)
 	for (uint32_t kind = 0; kind < CACHE_KINDS; kind++) {
 		unsigned long flags = sluice_lock(&cache->lock);
 
-		give_back(pool, cache, kind, (cache_height(cache, kind) + 1u) / 2);
+		give_back(pool, cache, kind,
+			  at_most((cache_height(cache, kind) + 1u) / 2, 2 * GIVE));
 		sluice_unlock(&cache->lock, flags);
 	}
 }

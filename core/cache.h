@@ -12,8 +12,8 @@
 
 #include "internal.h"
 
-#define DEPTH_MAX   32u	 /* slots in a stack */
-#define STACK_SLOTS 632u /* in all of them */
+#define DEPTH_MAX   256u  /* slots in a stack */
+#define STACK_SLOTS 3149u /* in all of them */
 
 /*
  * Where a stack lies in slot[]: it ends where the next one begins. Four bytes, so that those of the long lengths, which come
@@ -142,13 +142,31 @@ static inline void cache_drew(struct sluice_cache *cache, uint32_t units)
 	cache->drawn += units;
 }
 
+/*
+ * What lies on top of a stack is handed out next, and its record, in a large pool, has been looked at by nobody for long:
+ * there is time to fetch it until then. With the lock, so that the slot's chunk stays.
+ */
+static SLUICE_INLINE void cache_prefetch_top(const struct sluice_pool *pool,
+					     const struct sluice_cache *cache, uint32_t kind)
+{
+	const struct sluice_stack *stack = &cache->stack[kind];
+	uint32_t unit;
+
+	if (stack->top == stack->base)
+		return;
+	unit = cache->slot[stack->top - 1u];
+	sluice_prefetch(&pool->chunks[unit / UNITS].meta->record[unit % UNITS]);
+}
+
 /* Take a slot of a kind that the cache has. With its lock. */
-static inline struct cache_took cache_take_kind(struct sluice_cache *cache, uint32_t kind)
+static inline struct cache_took cache_take_kind(const struct sluice_pool *pool,
+						struct sluice_cache *cache, uint32_t kind)
 {
 	struct sluice_stack *stack = &cache->stack[kind];
 	uint32_t top = stack->top - 1u, units = sluice_kind_units[kind];
 
 	stack->top = (uint16_t)top;
+	cache_prefetch_top(pool, cache, kind);
 	sluice_store_u32(&cache->held, cache->held - units);
 	cache->allocs++;
 	return (struct cache_took){0, kind, cache->slot[top], units};
@@ -165,7 +183,7 @@ static inline struct cache_took cache_take(struct sluice_pool *pool, struct slui
 
 	if (sluice_unlikely(!cache_height(cache, kind)))
 		return sluice_cache_refill(pool, cache, size, align, kind);
-	return cache_take_kind(cache, kind);
+	return cache_take_kind(pool, cache, kind);
 }
 
 /*

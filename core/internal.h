@@ -36,7 +36,10 @@
 /* With fewer than three quarters of them free a pool runs low, however large it is... */
 #define LOW_GRANULES 4096u
 /* ...and for so many trips after a request that was put off. */
-#define SHORTAGE    256u
+#define SHORTAGE 16u
+/* How low the pool runs: no long runs are cached; nothing is. */
+#define LOW_LONG    1u
+#define LOW_ALL	    2u
 #define TAG_FREE    4u	/* record of a slot that waits in a cache or is free in a slab */
 #define SLAB_SLOTS  16u /* the most that a slab is cut into */
 #define KIND_FREE   1u
@@ -465,10 +468,11 @@ static inline uint64_t sluice_pool_in_runs(const struct sluice_pool *pool)
 void sluice_pool_resized(struct sluice_pool *pool);
 
 /*
- * Whether what caches keep need not be given back at once for a request that found no room. If so, the
- * pool runs low for a while. Locked.
+ * Whether what caches keep need not be given back at once for a request that found no room: never here; yes,
+ * and the pool runs low for a while; or it was, twice. Locked.
  */
-bool sluice_pool_put_off(struct sluice_pool *pool);
+enum put_off { PUT_OFF_NEVER, PUT_OFF, PUT_OFF_TWICE };
+enum put_off sluice_pool_put_off(struct sluice_pool *pool);
 
 /* Note whether the pool runs low, after free_granules, its size or its queue has changed. Locked. */
 void sluice_pool_check_low(struct sluice_pool *pool);

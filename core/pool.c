@@ -255,7 +255,7 @@ void sluice_pool_check_low(struct sluice_pool *pool)
 	pool->few = pool->free_granules < (pool->few ? edge : edge / 4 * 3);
 	if (pool->shortage)
 		pool->shortage--;
-	low = pool->few || pool->shortage || pool->turn_first;
+	low = pool->few || pool->turn_first ? LOW_ALL : pool->shortage ? LOW_LONG : 0;
 	/* Each map and unmap on any CPU reads this line: written only when there is something new. */
 	if (low != pool->low)
 		sluice_store_u32(&pool->low, low);
@@ -271,14 +271,15 @@ void sluice_pool_check_low(struct sluice_pool *pool)
 	set_keep(pool);
 }
 
-bool sluice_pool_put_off(struct sluice_pool *pool)
+enum put_off sluice_pool_put_off(struct sluice_pool *pool)
 {
-	if (pool->few || pool->turn_first || pool->free_granules >= unreserved(pool) / 4 ||
-	    (pool->shortage && pool->shortage <= SHORTAGE / 2))
-		return false;
+	if (pool->few || pool->turn_first || pool->free_granules >= unreserved(pool) / 4)
+		return PUT_OFF_NEVER;
+	if (pool->shortage && pool->shortage <= SHORTAGE / 2)
+		return PUT_OFF_TWICE;
 	pool->shortage = pool->shortage ? SHORTAGE / 2 : SHORTAGE;
 	sluice_pool_check_low(pool);
-	return true;
+	return PUT_OFF;
 }
 
 /*
@@ -333,7 +334,7 @@ int sluice_pool_alloc(struct sluice_pool *pool, uint64_t size, uint32_t align,
 	kind = kind_for(size, align);
 	if (sluice_unlikely(!cache_height(hold.cache, kind)))
 		return alloc_slowly(pool, size, align, slot, hold.cache, hold.flags);
-	took = cache_take_kind(hold.cache, kind);
+	took = cache_take_kind(pool, hold.cache, kind);
 	hand_out(pool, &took, slot);
 	cache_unlock(hold);
 	return 0;

@@ -93,7 +93,7 @@ SLUICE_API int sluice_memfd_open(const struct sluice_memfd_config *config,
  * @memfd: the pool
  *
  * Growing is done at once. A chunk that can be done without is taken out when that has been so in
- * every call for SLUICE_QUIET_MS. Caches are trimmed once in SLUICE_TRIM_MS: six times, and they are
+ * every call for SLUICE_QUIET_MS. Caches are trimmed once in SLUICE_TRIM_MS: 13 times, and they are
  * empty.
  *
  * Return: chunks added if positive, removed if negative; -ENOMEM is never among them: a pool that

@@ -25,8 +25,8 @@
  * normally touches: slots that were freed on this CPU, by size, last in first out, so that a slot
  * is handed out again while it is still warm. What the caches hold is bounded (1/8 of the pool in
  * all, and what is free), and is given back when the pool runs low: below 3/16 or 12 MiB free, whichever is
- * less, or after a request has found no room, nothing is put into a cache any more, and every call empties
- * a little of them.
+ * less, nothing is put into a cache any more, and every call empties a little of them; after a request has found no
+ * room, so it is with runs of more than 16 KiB.
  *
  * Every slot has a private record of 16 bytes for its owner; the DMA layer keeps there what it has
  * to know at unmap time, so that nothing is looked up in anything that a device could write.
@@ -126,9 +126,9 @@ struct sluice_pool {
 	 */
 	uint32_t keep;
 	uint32_t cache_limit; /* units that one cache may hold */
-	uint32_t low;	      /* 1 while the pool runs low or a device waits: nothing is cached */
-	uint32_t gate;	      /* whether devices wait for their turn; see core/turn.c */
-	uint32_t waiters;     /* who want to hear of space */
+	uint32_t low;  /* what is not cached: 1 long runs, 2 anything (LOW_ in core/internal.h) */
+	uint32_t gate; /* whether devices wait for their turn; see core/turn.c */
+	uint32_t waiters; /* who want to hear of space */
 
 	const char *name;
 	void (*space)(void *context);
@@ -271,7 +271,7 @@ SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
  * @pool: the pool
  *
  * Caches keep up to 1/8 of the pool warm, and each slab class one empty slab. This gives the slabs
- * back, and of each stack in each cache the older half: after six calls without maps in between,
+ * back, and of each stack in each cache the older half, 32 slots at most: after 13 calls without maps in between,
  * nothing is kept. What is in constant use comes back at once, at the price of a few trips to the pool.
  *
  * Meant for whoever also calls sluice_pool_want(), a worker that may sleep between the calls: once a
@@ -281,7 +281,7 @@ SLUICE_API int32_t sluice_pool_want(struct sluice_pool *pool);
  *
  * Return: bytes that are in use or kept in caches.
  * Context: any, but not for a hard interrupt: takes the lock of each cache that keeps anything 75
- * times, for at most 16 slots each.
+ * times, for at most 32 slots each, and in it the pool's for 16.
  */
 SLUICE_API uint64_t sluice_pool_trim(struct sluice_pool *pool);
 

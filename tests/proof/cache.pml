@@ -177,16 +177,28 @@ inline to_pool(k, set)
 	fi
 }
 
-/* cache.c: give_back(), all of one stack or none. With the lock of the cache. */
+/*
+ * cache.c: give_back(), all of one stack or none. With the lock of the cache. A few slots at a time, between which the
+ * pool has no lock, while the stack has them all to the end: here one slot, then the other.
+ */
 inline give_back(c, k)
 {
 	if
 	:: LOCKED {
 		k == SLAB && slots[c] ->
 		pool_enter();
-		to_pool(SLAB, slots[c]);
+		to_pool(SLAB, (slots[c] == ALL -> 1 : slots[c]));
 		pool_leave()
 	   };
+	   if
+	   :: slots[c] == ALL ->
+		LOCKED {
+			pool_enter();
+			to_pool(SLAB, ALL - 1);
+			pool_leave()
+		}
+	   :: else
+	   fi;
 	   slots[c] = 0
 	:: LOCKED {
 		k == RUN && runs[c] ->
@@ -211,7 +223,10 @@ inline give_back_next(c)
 /* cache.c: empty() */
 inline empty_cache(c)
 {
-	give_back(c, SLAB);
+	if
+	:: true -> give_back(c, SLAB)
+	:: true /* the long ones alone */
+	fi;
 	give_back(c, RUN)
 }
 
@@ -344,7 +359,7 @@ inline take(k)
 				empty_others();
 				reclaim();
 				from_pool(k)
-			:: true /* put_off() */
+			:: true /* give_back_from() */
 			fi
 		:: else
 		fi
@@ -385,14 +400,18 @@ inline give(k)
 		owned[s] = NOTHING
 	};
 	if
-	:: true -> /* one_to_pool(), give_back_some() */
+	:: true -> /* give_back_some(), of long ones alone or of any */
+		give_back_next(cpu);
+		empty_others_some()
+	:: true
+	fi;
+	if
+	:: true -> /* one_to_pool() */
 		LOCKED {
 			pool_enter();
 			to_pool(k, bit_of(s));
 			pool_leave()
-		};
-		give_back_next(cpu);
-		empty_others_some()
+		}
 	:: true -> /* into the stack, perhaps after some are given back: half of it, long ones, the next */
 		if
 		:: empty_others_some() /* give_back_another() */

@@ -41,7 +41,7 @@ struct limit {
 
 /*
  * Where a limit is exact, because it counts what the code can do at most, its reason stands beside
- * it. tries: 1 for this CPU's cache and 4 for others. pool's locks: 1 for each stack given back.
+ * it. tries: 1 for this CPU's cache and 4 for others. pool's locks: 1 for each 16 slots of a stack given back.
  * The others are what has been seen with gcc (clang merges more blocks), and a half more.
  */
 static const struct limit limits[SORTS] = {
@@ -49,19 +49,19 @@ static const struct limit limits[SORTS] = {
 	/* Where there is no run of its length, 8 longer ones are looked for. */
 	[HIT] = {"alloc, from the cache", 120, 6, 1, 0, 5, 0},
 	/* An aligned request looks at 4 runs in each of 91 bins where its own has none. */
-	[POOL] = {"alloc, from the pool", 2100, 48, 2, 1, 5, 2100},
+	[POOL] = {"alloc, from the pool", 2100, 80, 2, 1, 5, 2100},
 	/*
-	 * 17 caches (its own and 16 others) of 75 stacks, twice the pool itself, and the empty
-	 * slabs. A cache holds some 630 slots at most, a stack 32.
+	 * 17 caches (its own and 16 others) of 75 stacks, which are 242 times up to 16 slots, twice the pool itself, and
+	 * the empty slabs. No further cache is emptied after 8192 slots, and one holds 3149 at most.
 	 */
-	[HARD] = {"alloc, after reclaim", 405000, 37000, 17 + 17 * 75 + 3, 17 * 75 + 3, 21, 4700},
-	[FULL] = {"alloc, failing", 560000, 45000, 17 + 17 * 75 + 3, 17 * 75 + 3, 21, 4500},
-	[PUT] = {"free, into the cache", 80, 28, 1, 0, 5, 0},
+	[HARD] = {"alloc, after reclaim", 460000, 60000, 17 + 17 * 242 + 3, 17 * 242 + 3, 21, 3000},
+	[FULL] = {"alloc, failing", 560000, 60000, 17 + 17 * 242 + 3, 17 * 242 + 3, 21, 3000},
+	/* In a shortage 10 long lengths of two caches are looked at. */
+	[PUT] = {"free, into the cache", 200, 28, 2, 0, 6, 0},
 	/*
-	 * A stack of another cache, half its own, long runs, a stack more, and the slot; or the slot, a
-	 * stack, and another's.
+	 * 32 slots of its own cache and of another one, 16 of the stack that is full, long runs, 32 slots more, and the slot.
 	 */
-	[GIVE] = {"free, into the pool", 4500, 580, 2 + 5, 5, 6, 4500},
+	[GIVE] = {"free, into the pool", 5200, 580, 2 + 9, 9, 6, 3000},
 	/* 8 words of heads, and 3 pointers to chunks and 2 words at the most. */
 	[FIND] = {"find", 40, 13, 0, 0, 0, 0},
 };
@@ -398,12 +398,12 @@ static void caches_full_to_the_brim(void)
 		     size += size < 3584    ? 256
 			     : size == 3584 ? 512
 					    : SLUICE_GRANULE_BYTES) {
-			uint32_t depth = 256 * KiB / size;
+			uint32_t depth = 512 * KiB / size;
 
 			/* These are no classes. */
 			if (size > 2048 && size < 4096 && size % 512)
 				continue;
-			depth = depth < 2 ? 2 : depth > 32 ? 32 : depth;
+			depth = depth < 2 ? 2 : depth > 256 ? 256 : depth;
 			if ((uint64_t)depth * size > room)
 				break;
 			room -= (uint64_t)depth * size;

@@ -172,7 +172,7 @@ static void g5_nothing_is_kept_after_a_load(void **state)
 			assert_int_equal(sluice_pool_free(&mem->pool, taken[--n]), 0);
 		/* Enough to be worth it, and one slot that is not given back. */
 		assert_true(stats_of(mem).cached > MiB);
-		for (int i = 0; i < 6; i++) {
+		for (int i = 0; i < 13; i++) {
 			mem->trimmed = 0;
 			(void)sluice_memfd_balance(mem);
 		}

@@ -111,13 +111,43 @@ static void caches_go_on_in_a_large_pool(void **state)
 	full_close(&full);
 }
 
+/*
+ * What comes and goes at random in a pool that has room is met by the caches, however much is in use. And a long run
+ * that finds none has them give back long ones, and nothing that it is of no use to.
+ */
+static void caches_meet_what_comes_and_goes_at_random(void **state)
+{
+	struct sluice_pool_stats before;
+	struct full full;
+
+	(void)state;
+	full_open(&full);
+	(void)replace(&full, SIZE / 4);
+	assert_true(replace(&full, SIZE / 4) >= 98);
+	/* Holes of two granules in all the rest, and nothing longer. */
+	while (!take(&full, 8 * KiB))
+		continue;
+	for (size_t i = 0; full.used > SIZE - 32 * MiB; i++)
+		drop(&full, i);
+	while (!take(&full, 200 * KiB))
+		continue;
+	before = stats_of(&full);
+	assert_true(before.cached > 0);
+	for (int i = 0; i < 2000; i++) {
+		assert_int_equal(take(&full, 2048), 0);
+		drop(&full, full.n - 1);
+	}
+	assert_in_range(stats_of(&full).cache_hits - before.cache_hits, 1998, 2000);
+	full_close(&full);
+}
+
 /* Trips to the pool: more of one size than a stack holds, there and back. */
 static void trips(struct full *full)
 {
-	for (int round = 0; round < 200; round++) {
+	for (int round = 0; round < 20; round++) {
 		size_t from = full->n;
 
-		for (int i = 0; i < 100; i++)
+		for (int i = 0; i < 300; i++)
 			assert_int_equal(take(full, 2048), 0);
 		while (full->n > from)
 			drop(full, full->n - 1);
@@ -198,6 +228,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(caches_go_on_in_a_large_pool),
+		cmocka_unit_test(caches_meet_what_comes_and_goes_at_random),
 		cmocka_unit_test(what_a_cache_keeps_is_had_at_the_third_try),
 		cmocka_unit_test(a_frugal_pool_takes_what_is_in_use),
 	};
