@@ -61,9 +61,12 @@ PROG_LIBS  = -lseccomp -lcap-ng -lncursesw -ltinfo -lm
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
+# The relay's peers in the tests have a thread each: ThreadSanitizer could only slow them down.
+$(BUILD)/obj/tests/relay/%.o $(patsubst %,$(BUILD)/obj/tests/lib/%.o,device device_ring front pair peer vm): \
+	PEER_CFLAGS = $(if $(findstring thread,$(SAN)),-fno-sanitize=thread)
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(if $(filter tests/% bench/share/% bench/iommu/%,$<),-I. -Itests/lib) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) $(PEER_CFLAGS) $(if $(filter tests/% bench/share/% bench/iommu/%,$<),-I. -Itests/lib) -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(LIB_OBJ)
 	@rm -f $@
