@@ -7,7 +7,8 @@
  * From Linux 6.1 to 7.x a few things have changed that we touch: the members of struct dma_map_ops,
  * the mark of a device whose DMA an IOMMU has taken over, the mark of one whose sync calls are
  * skipped, how a virtio device is asked for its features, how long a disk's requests are, and
- * what memcpy() is made of. Each has one name here, so that no other file knows a version number.
+ * what memcpy() is made of. Each has one name here, so that no other file knows a version number;
+ * the last one's is in compat_string.h, for the core's files, which need nothing else of it.
  */
 #ifndef SLUICE_COMPAT_H
 #define SLUICE_COMPAT_H
@@ -38,9 +39,6 @@
  * physical address), and ftrace hands over registers as it expects (6.13 does it otherwise).
  */
 #define SLUICE_COMPAT_OBSERVE (LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0))
-
-/* Until 6.3, x86's memcpy() and memset() move bytes on a CPU with ERMS; then only with FSRM. */
-#define SLUICE_COMPAT_BYTE_STRINGS (LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0))
 
 /*
  * Mapping: 7.x asks for everything by physical address and tells what is not memory by an

@@ -13,17 +13,19 @@
 #ifndef SLUICE_PORT_H
 #define SLUICE_PORT_H
 
+#include <linux/align.h>
 #include <linux/atomic.h>
 #include <linux/errno.h>
 #include <linux/io.h>
 #include <linux/limits.h>
-#include <linux/mm.h>
+#include <linux/math.h>
 #include <linux/smp.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/types.h>
+#include <asm/page.h>
 
-#include "compat.h"
+#include "compat_string.h"
 
 #define UINT32_MAX  U32_MAX
 #define UINT64_MAX  U64_MAX
@@ -123,8 +125,8 @@ static inline void sluice_count(uint64_t *p, uint64_t n)
  */
 static inline void sluice_copy(void *to, const void *from, size_t n)
 {
-	while (SLUICE_COMPAT_BYTE_STRINGS && n >= PAGE_SIZE && PAGE_ALIGNED(to) &&
-	       PAGE_ALIGNED(from)) {
+	while (SLUICE_COMPAT_BYTE_STRINGS && n >= PAGE_SIZE &&
+	       IS_ALIGNED((unsigned long)to | (unsigned long)from, PAGE_SIZE)) {
 		copy_page(to, (void *)from);
 		to += PAGE_SIZE;
 		from += PAGE_SIZE;
