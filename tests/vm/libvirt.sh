@@ -1,48 +1,133 @@
 # SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
 # shellcheck shell=bash
 #
-# libvirt.sh - host half: a domain of libvirt's whose disk is behind the relay
+# libvirt.sh - host half: a domain of libvirt's, each of whose vhost-user devices is behind a relay
+#
+# Theory of operation: Debian's libvirtd (lib/libvirt.sh) runs a domain with the XML of docs/OPERATING.md, through a life that
+# only libvirt leads it through: it is started, shut down by its power button, started again, saved to a file and restored,
+# destroyed in the middle of its work, started once more. All that time there is one relay (--keep) and one backend a device, but for
+# those of the disk, which are killed as well. Users and groups are those of dist/sluice-relay@.service: the relay
+# has a user of its own, its sockets are for the group that libvirt runs QEMU with, and the backend is another user, whose group the
+# relay is also in. So what the domain is able to connect to is tested with it; a start that has to fail comes first.
+#
+# A domain with a file system cannot be saved, by libvirt's own rule. So the parts differ in their devices:
+#
+#	first	disk, file system, network; a second disk is plugged in and out
+#	next	disk, network
+#	last	disk
+#
+# With 6.1 it is QEMU 10.0 and the disk's ring is split, with 6.12 the system's QEMU and a packed one. QEMU 7.2 has no
+# network, see matrix.sh, from which the backends are taken. Not part of ./run test, but of ./run matrix.
+#
+# shellcheck source=tests/vm/matrix.sh
+. "$ROOT/tests/vm/matrix.sh"
 # shellcheck source=tests/vm/lib/libvirt.sh
 . "$ROOT/tests/vm/lib/libvirt.sh"
 
 DOMAIN=sluice-$$
+# Of no one else's: numbers that Debian gives to nobody by itself.
 RELAY_USER=64200 BACKEND_USER=64201 BACKEND_GROUP=64202
 declare -A QSD RELAY
 
 vm_test() {
-	local why
+	local why name qemu=()
 	why=$(libvirt_missing)
 	if [ -n "$why" ]; then
-		tap_skip "a guest of libvirt's" "$why"
+		tap_skip "disk: a guest of libvirt's" "$why"
 		return
 	fi
-	libvirt_start
+	case $(kernel_version "$KERNEL") in
+	6.1.*)
+		QEMU=10.0 PACKED=off MATRIX_FS=c
+		qemu=("$(suite_get bookworm-backports qemu qemu-system-x86 qemu-system-common qemu-system-data)")
+		;;
+	*) QEMU=system PACKED=on MATRIX_FS=rust ;;
+	esac
+	NO_NET="" NAMESPACE=()
+	if [ $QEMU = system ]; then
+		NO_NET="QEMU 7.2 ends with a segmentation fault at passt, without a relay as well"
+	elif ! net_namespace; then
+		NO_NET="no network of its own can be made here (unshare -n)"
+	fi
+	libvirt_start "${qemu[@]}"
+	TAP_PREFIX+="libvirt $(virsh --version), QEMU $QEMU: "
 	libvirt_files
-	cp "$SLUICE" "$VM_DIR/sluice-relay"
-	printf '#!/bin/sh\numask 007\nexec setpriv --reuid %s --regid %s --groups %s --bounding-set=-all %s "$@"\n' \
-		$RELAY_USER "$LIBVIRT_QEMU_GID" $BACKEND_GROUP "$VM_DIR/sluice-relay" >"$VM_DIR/unit"
+	cp "$SLUICE" "$VM_DIR/program"
+	# What the unit says: User (made for it), Group, SupplementaryGroups, UMask, CapabilityBoundingSet, NoNewPrivileges.
+	cat >"$VM_DIR/unit" <<-END
+		#!/bin/sh
+		umask 007
+		exec setpriv --reuid $RELAY_USER --regid $LIBVIRT_QEMU_GID --groups $BACKEND_GROUP \
+			--bounding-set=-all --no-new-privs $VM_DIR/program "\$@"
+	END
 	chmod 755 "$VM_DIR/unit"
-	mkdir -p "$VM_DIR"/{back,run}
-	backend disk
-	relay disk
-	domain first
-	domain_run first
+
+	for name in disk disk2; do
+		mkdir -p "$VM_DIR/back/$name"
+		disk_create "$VM_DIR/back/$name/image" 16M
+		chown -R $BACKEND_USER:$BACKEND_GROUP "$VM_DIR/back/$name"
+		host_start_backend $name >/dev/null
+		relay $name
+	done
+	mkdir -p "$VM_DIR"/back/{fs,net} "$VM_DIR/fs"
+	head -c 5000000 /dev/urandom >"$VM_DIR/fs/read"
+	fs_start "$VM_DIR/back/fs/sock" "$VM_DIR/fs"
+	relay fs
+	if [ -z "$NO_NET" ]; then
+		passt_start "$VM_DIR/back/net/sock"
+		relay net
+	fi
+
+	refused_starts
+	part first "$(disk_xml disk vda " packed='$PACKED'")$(fs_xml)${NO_NET:-$(net_xml)}"
+	tap_check "all its relays wait for the next guest" relays_alive
+	part next "$(disk_xml disk vda " packed='$PACKED'")${NO_NET:-$(net_xml)}"
+	part last "$(disk_xml disk vda " packed='$PACKED'")"
+	tap_check "nothing was refused" not grep -h refused "$VM_DIR"/relay-*.log
 }
 
-# domain PART
-domain() {
+relays_alive() {
+	local p
+	for p in "${RELAY[@]}"; do
+		alive "$p" || return 1
+	done
+}
+
+# part NAME DEVICES: the domain as it is to be now, from its start to its end.
+part() {
+	define "$1" "$2"
+	libvirt_line "$1"
+	if tap_check "it starts ($1)" virsh start "$DOMAIN" && libvirt_pid "$DOMAIN"; then
+		vm_serve || tail -n 5 "$VM_DIR"/relay-*.log "$VM_DIR/libvirtd.log" | sed 's/^/# /'
+	else
+		tail -n 20 "$VM_DIR/libvirt/log" | sed 's/^/# /'
+	fi
+	tap_check "it is shut off ($1)" shut_off
+}
+
+shut_off() {
+	local n=100
+	until [ "$(virsh domstate "$DOMAIN")" = "shut off" ]; do
+		[ $((n -= 1)) -gt 0 ] || return 1
+		sleep 0.1
+	done
+}
+
+# define PART DEVICES
+define() {
 	{
 		libvirt_domain "$DOMAIN" "$1"
-		disk_xml disk vda
+		echo "$2"
 		echo "</devices></domain>"
 	} >"$VM_DIR/domain.xml"
-	virsh define "$VM_DIR/domain.xml"
+	virsh define "$VM_DIR/domain.xml" || die "libvirt does not take $(cat "$VM_DIR/domain.xml")"
 }
 
+# disk_xml NAME TARGET [ATTRIBUTES]: as docs/OPERATING.md has it.
 disk_xml() {
 	cat <<END
 <disk type='vhostuser' device='disk'>
-  <driver name='qemu' type='raw' queues='1'/>
+  <driver name='qemu' type='raw' queues='1'${3:-}/>
   <source type='unix' path='$VM_DIR/run/$1/front.sock'>
     <reconnect enabled='yes' timeout='1'/>
   </source>
@@ -51,39 +136,101 @@ disk_xml() {
 END
 }
 
-domain_run() {
-	libvirt_line "$1"
-	virsh start "$DOMAIN" || return 1
-	libvirt_pid "$DOMAIN" || return 1
-	vm_serve
+fs_xml() {
+	cat <<END
+<filesystem type='mount'>
+  <driver type='virtiofs' queue='256'/>
+  <source socket='$VM_DIR/run/fs/front.sock'/>
+  <target dir='share'/>
+</filesystem>
+END
 }
 
-# backend NAME: as a user of its own.
-backend() {
-	mkdir -p "$VM_DIR/back/$1"
-	disk_create "$VM_DIR/back/$1/image" 16M
-	chown -R $BACKEND_USER:$BACKEND_GROUP "$VM_DIR/back/$1"
-	host_start_backend "$1"
+net_xml() {
+	cat <<END
+<interface type='vhostuser'>
+  <source type='unix' path='$VM_DIR/run/net/front.sock' mode='client'/>
+  <model type='virtio'/>
+</interface>
+END
 }
+
+# refused_starts: what has to be in order before it starts.
+refused_starts() {
+	define first "$(disk_xml disk vda)"
+	sed -i '/<memoryBacking>/,/<\/memoryBacking>/d' "$VM_DIR/domain.xml"
+	tap_check "no start without shared memory" refuses start-without "shared memory"
+	said
+	libvirt_line first
+	define first "$(disk_xml disk vda)"
+	chgrp 0 "$VM_DIR/run/disk"
+	tap_check "no start with a socket that is not QEMU's group's" refuses start "Permission denied"
+	said
+	chgrp "$LIBVIRT_QEMU_GID" "$VM_DIR/run/disk"
+}
+
+# said: into the log.
+said() { sed "s/^/# /" "$VM_DIR/said"; }
+
+# refuses start|start-without WORDS
+refuses() {
+	local said
+	if [ "$1" = start-without ] && ! said=$(virsh define "$VM_DIR/domain.xml" 2>&1); then
+		:
+	elif said=$(virsh start "$DOMAIN" 2>&1); then
+		virsh destroy "$DOMAIN"
+		echo "it started"
+		return 1
+	fi
+	echo "$said" | tee "$VM_DIR/said"
+	[[ $said == *$2* ]]
+}
+
 host_start_backend() {
-	UNPRIVILEGED="setpriv --reuid $BACKEND_USER --regid $BACKEND_GROUP --clear-groups --bounding-set=-all"
+	local status UNPRIVILEGED="setpriv --reuid $BACKEND_USER --regid $BACKEND_GROUP --clear-groups --bounding-set=-all"
 	umask 007
 	qsd_start "$VM_DIR/back/$1/image" "$VM_DIR/back/$1/sock" && echo started
+	status=$?
 	umask 022
 	QSD[$1]=$QSD_PID
+	return $status
 }
+host_kill_backend() { peer_kill "${QSD[$1]}"; }
 
-# relay NAME [OPTION]...: as the unit starts it.
+# relay NAME: with the folder that the unit has made for it (RuntimeDirectory).
 relay() {
+	chgrp $BACKEND_GROUP "$VM_DIR/back/$1/sock"
+	chmod 770 "$VM_DIR/back/$1/sock"
 	install -d -m 0750 -o $RELAY_USER -g "$LIBVIRT_QEMU_GID" "$VM_DIR/run/$1"
-	host_start_relay "$@"
+	host_start_relay "$1" >/dev/null
 }
 host_start_relay() {
 	local SLUICE=$VM_DIR/unit
-	shadow_start "$VM_DIR/run/$1/front.sock" "$VM_DIR/back/$1/sock" --keep \
-		--stats "$VM_DIR/run/$1/stats.sock" && echo started
+	shadow_start "$VM_DIR/run/$1/front.sock" "$VM_DIR/back/$1/sock" --keep && echo started
 	RELAY[$1]=$RELAY_PID
+	cat "$VM_DIR/relay.log" >>"$VM_DIR/relay-$1.log"
+	mv "$VM_DIR/relay.log" "$VM_DIR/relay-$1.log"
 }
+host_kill_relay() { peer_kill "${RELAY[$1]}"; }
+
+# host_plug attach|detach NAME TARGET
+host_plug() {
+	disk_xml "$2" "$3" >"$VM_DIR/device.xml"
+	virsh "$1-device" "$DOMAIN" "$VM_DIR/device.xml" --live && echo "$1ed"
+}
+
+# host_shutdown: by the guest's power button.
+host_shutdown() { virsh shutdown "$DOMAIN" --mode acpi; }
+
+# host_save: into a file and back; the guest that asked for it is the one that is answered.
+host_save() {
+	virsh managedsave "$DOMAIN" && shut_off && virsh start "$DOMAIN" && libvirt_pid "$DOMAIN" && echo saved
+}
+host_suspend() { virsh suspend "$DOMAIN" && sleep 1 && virsh resume "$DOMAIN" && echo resumed; }
+
+# host_destroy: it cannot say that this is its end any more.
+host_destroy() { virsh destroy "$DOMAIN" && printf 'end\n' >&"$VM_OUT"; }
+
 host_same() {
 	if [ "$(md5sum <"$VM_DIR/back/$1/image")" = "$2  -" ]; then echo same; else echo different; fi
 }

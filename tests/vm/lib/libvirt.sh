@@ -14,6 +14,7 @@
 
 LIBVIRT=		# the process namespace's first process
 LIBVIRT_QEMU_GID=	# the group that libvirt runs QEMU with
+LIBVIRT_UUID=$(cat /proc/sys/kernel/random/uuid) # of the one domain, however often it is defined
 
 # libvirt_missing: why it cannot be had, or nothing.
 libvirt_missing() {
@@ -72,7 +73,7 @@ libvirt_start() {
 		mkdir "$own"/{up,work,root}
 		mount -t overlay -o "lowerdir=/,upperdir=$own/up,workdir=$own/work" none "$root"
 		for packages in "${@:2}"; do
-			tar -C "$packages" -c . | tar -C "$root" -x --keep-directory-symlink --no-overwrite-dir
+			tar -C "$packages" -c . | tar -C "$root" -x --keep-directory-symlink --no-overwrite-dir --exclude=./usr/share/doc
 		done
 		mount -t proc none "$root/proc"
 		mount -t sysfs none "$root/sys"
@@ -109,6 +110,7 @@ libvirt_domain() {
 	cat <<END
 <domain type='qemu'>
   <name>$1</name>
+  <uuid>$LIBVIRT_UUID</uuid>
   <memory unit='MiB'>$VM_MEMORY</memory>
   <memoryBacking>
     <source type='memfd'/>
