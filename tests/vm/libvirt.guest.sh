@@ -16,11 +16,11 @@ verify_start() {
 }
 verify_stop() {
 	killall fio
-	wait $VERIFY
+	wait "$VERIFY"
 	grep 'err= 0' /tmp/verify
 }
 reads() { awk '{ print $1 }' /sys/block/vda/stat; }
-has_read() { kill -0 $VERIFY && [ "$(reads)" -ge "$1" ]; }
+has_read() { kill -0 "$VERIFY" && [ "$(reads)" -ge "$1" ]; }
 verifies() { check "disk: fio verifies $1" wait_for 60 has_read $(($(reads) + 150)); }
 
 same() {

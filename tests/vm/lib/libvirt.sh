@@ -41,7 +41,7 @@ libvirt_get() {
 	fi
 	dir=$CACHE/libvirt/$(md5sum <<<"$list" | cut -c1-12)
 	if [ ! -e "$dir" ]; then
-		say "downloading" $list "(once, into $CACHE)"
+		say "downloading" "${list//$'\n'/ }" "(once, into $CACHE)"
 		mkdir -p "$CACHE/libvirt"
 		work=$(mktemp -d "$CACHE/libvirt/unpack.XXXXXX")
 		# shellcheck disable=SC2086
@@ -73,6 +73,8 @@ libvirt_start() {
 		mkdir "$own"/{up,work,root}
 		mount -t overlay -o "lowerdir=/,upperdir=$own/up,workdir=$own/work" none "$root"
 		for packages in "${@:2}"; do
+			# As an upgrade would: one module of another build, and QEMU aborts.
+			[ ! -e "$packages/usr/lib/x86_64-linux-gnu/qemu" ] || rm -rf "$root/usr/lib/x86_64-linux-gnu/qemu"
 			tar -C "$packages" -c . | tar -C "$root" -x --keep-directory-symlink --no-overwrite-dir --exclude=./usr/share/doc
 		done
 		mount -t proc none "$root/proc"
@@ -100,8 +102,8 @@ libvirt_start() {
 	LIBVIRT_QEMU_GID=$(libvirt_do id -g libvirt-qemu)
 }
 
-# libvirt_do COMMAND...: run it where libvirt is.
-libvirt_do() { nsenter -t "${LIBVIRT%% *}" -m -n -i -p -r -w "$@"; }
+# libvirt_do COMMAND...: run it where libvirt is, for a minute at most.
+libvirt_do() { timeout 60 nsenter -t "${LIBVIRT%% *}" -m -n -i -p -r -w "$@"; }
 virsh() { libvirt_do virsh -q "$@"; }
 
 # libvirt_domain NAME PART: print a domain's XML up to its devices of the test's own, which the caller has to add, with the
@@ -139,6 +141,7 @@ END
 
 # libvirt_files: what the domain's XML names, as copies: libvirt changes their owners.
 libvirt_files() {
+	# shellcheck disable=SC2086 # VM_FILES is a list
 	[ -e "$VM_DIR/initrd" ] || image_build "$KERNEL" "$VM_DIR/initrd" "$GUEST" guest.sh ${VM_FILES:-}
 	cp "$(kernel_image "$KERNEL")" "$VM_DIR/vmlinuz"
 }
@@ -154,11 +157,14 @@ libvirt_line() {
 
 # libvirt_pid NAME: set VM_PID to the process of that domain, as it is numbered out here.
 libvirt_pid() {
-	local inner file
+	local inner file space
 	inner=$(libvirt_do cat "/run/libvirt/qemu/$1.pid") || return 1
-	for file in $(grep -lE "^NSpid:.*[[:space:]]$inner\$" /proc/[0-9]*/status 2>/dev/null); do
+	space=$(readlink "/proc/${LIBVIRT%% *}/ns/pid")
+	for file in /proc/[0-9]*/status; do
+		grep -qs "^NSpid:.*[[:space:]]$inner\$" "$file" || continue
 		VM_PID=${file#/proc/} VM_PID=${VM_PID%/status}
-		[ "$(readlink "/proc/$VM_PID/ns/pid")" != "$(readlink "/proc/${LIBVIRT%% *}/ns/pid")" ] || return 0
+		[ "$(readlink "/proc/$VM_PID/ns/pid")" != "$space" ] || return 0
 	done
+	VM_PID=
 	return 1
 }
