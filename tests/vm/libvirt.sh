@@ -212,8 +212,7 @@ host_start_relay() {
 	local SLUICE=$VM_DIR/unit
 	shadow_start "$VM_DIR/run/$1/front.sock" "$VM_DIR/back/$1/sock" --keep && echo started
 	RELAY[$1]=$RELAY_PID
-	cat "$VM_DIR/relay.log" >>"$VM_DIR/relay-$1.log"
-	mv "$VM_DIR/relay.log" "$VM_DIR/relay-$1.log"
+	mv "$VM_DIR/relay.log" "$VM_DIR/relay-$1-$RELAY_PID.log"
 }
 host_kill_relay() { peer_kill "${RELAY[$1]}"; }
 
