@@ -44,8 +44,17 @@ network() {
 	check "net: and is the same $1" [ "$REPLY" = "$(md5 /tmp/file)" ]
 }
 
+# button: have /tmp/button say whether it has been pressed.
+button() {
+	load button evdev
+	for event in /dev/input/event*; do
+		cat "$event" >>/tmp/button &
+	done
+	sleep 1
+}
+
 check "disk: it appears ($PART)" load virtio_pci virtio_blk
-same disk vda "($PART)"
+[ "$PART" = moved ] || same disk vda "($PART)"
 case $PART in
 first)
 	verify_start
@@ -90,12 +99,7 @@ first)
 	network "($PART)"
 	same disk vda "at the end"
 
-	# An event is 24 bytes.
-	load button evdev
-	for event in /dev/input/event*; do
-		cat "$event" >>/tmp/button &
-	done
-	sleep 1
+	button
 	host shutdown
 	check "its power button is pressed" wait_for 10 [ -s /tmp/button ]
 	;;
@@ -115,5 +119,15 @@ last)
 	verifies "($PART)"
 	check "disk: fio has found nothing wrong ($PART)" verify_stop
 	same disk vda "at the very end"
+	;;
+moved)
+	button
+	verify_start
+	verifies "($PART)"
+	echo "host move" >&8 # no answer
+	check "its power button is pressed where it has been moved to" wait_for 60 [ -s /tmp/button ]
+	verifies "there"
+	check "disk: fio has found nothing wrong ($PART)" verify_stop
+	echo "host moved $(md5 /dev/vda)" >&8
 	;;
 esac

@@ -15,6 +15,8 @@
 #	first	disk, file system, network; a second disk is plugged in and out
 #	next	disk, network
 #	last	disk
+#	moved	disk; the guest is moved to another libvirt, in whose domain the disk has another relay and another backend, on
+#		one image. (With QEMU 10.0 only: QEMU 7.2 loses memory under TCG, docs/PEERS.md.)
 #
 # With 6.1 it is QEMU 10.0 and the disk's ring is split, with 6.12 the system's QEMU and a packed one. QEMU 7.2 has no
 # network, see matrix.sh, from which the backends are taken. Not part of ./run test, but of ./run matrix.
@@ -83,8 +85,38 @@ vm_test() {
 	tap_check "all its relays wait for the next guest" relays_alive
 	part next "$(disk_xml disk vda " packed='$PACKED'")${NO_NET:-$(net_xml)}"
 	part last "$(disk_xml disk vda " packed='$PACKED'")"
+	[ $QEMU = system ] || moved "${qemu[@]}"
 	tap_check "nothing was refused" not grep -h refused "$VM_DIR"/relay-*.log
 }
+
+# moved [FOLDER]...: the last part, with a second libvirt.
+moved() {
+	local source=$LIBVIRT
+	libvirt_start "$@"
+	THERE=$LIBVIRT LIBVIRT=$source
+	mkdir -p "$VM_DIR/back/disk3"
+	ln "$VM_DIR/back/disk/image" "$VM_DIR/back/disk3/image"
+	chown $BACKEND_USER:$BACKEND_GROUP "$VM_DIR/back/disk3"
+	host_start_backend disk3 "driver=file,locking=off,node-name=file,filename=$VM_DIR/back/disk3/image" >/dev/null
+	relay disk3
+	install -d -m 0777 "$VM_DIR/way"
+	MOVED=no SAME=no
+	part moved "$(disk_xml disk vda)"
+	tap_check "it is moved to another libvirt ($MOVED)" [ "$MOVED" = yes ]
+	tap_check "disk: the host has the same bytes after that" [ "$SAME" = same ]
+}
+
+# The guest that is moved is not answered: to both QEMUs its line is a file, and has one direction.
+host_move() {
+	virsh dumpxml "$DOMAIN" --migratable | sed 's|/run/disk/|/run/disk3/|' >"$VM_DIR/there.xml"
+	MOVED=$(virsh migrate --live --persistent "$DOMAIN" "qemu+unix:///system?socket=$LIBVIRT_SOCKET" \
+		--migrateuri "unix://$VM_DIR/way/sock" --xml "$VM_DIR/there.xml" 2>&1) || return
+	LIBVIRT=$THERE
+	MOVED=yes
+	libvirt_pid "$DOMAIN" && MOVED=$(host_audit disk3) && MOVED=yes
+	host_shutdown
+}
+host_moved() { SAME=$(host_same disk "$1"); }
 
 relays_alive() {
 	local p
@@ -120,6 +152,8 @@ define() {
 		echo "$2"
 		echo "</devices></domain>"
 	} >"$VM_DIR/domain.xml"
+	[ "$1" != moved ] || sed -i "s|type='pipe'><source path='$VM_DIR/line'|type='file'><source path='$VM_DIR/line.out'|" \
+		"$VM_DIR/domain.xml"
 	virsh define "$VM_DIR/domain.xml" || die "libvirt does not take $(cat "$VM_DIR/domain.xml")"
 }
 
@@ -188,12 +222,13 @@ starts() {
 		[ "$(stat -c %g "$VM_DIR/run/disk")" = "$LIBVIRT_QEMU_GID" ]
 }
 
+# host_start_backend NAME [BLOCKDEV]
 host_start_backend() {
 	local status
 	# shellcheck disable=SC2034 # qsd_start's
 	local UNPRIVILEGED="setpriv --reuid $BACKEND_USER --regid $BACKEND_GROUP --clear-groups --bounding-set=-all"
 	umask 007
-	qsd_start "$VM_DIR/back/$1/image" "$VM_DIR/back/$1/sock" && echo started
+	qsd_start "$VM_DIR/back/$1/image" "$VM_DIR/back/$1/sock" "${2:-}" && echo started
 	status=$?
 	umask 022
 	QSD[$1]=$QSD_PID

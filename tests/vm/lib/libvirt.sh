@@ -14,6 +14,7 @@
 
 LIBVIRT=		# the process namespace's first process
 LIBVIRT_QEMU_GID=	# the group that libvirt runs QEMU with
+LIBVIRT_SOCKET=		# where another libvirt finds it
 LIBVIRT_UUID=$(cat /proc/sys/kernel/random/uuid) # of the one domain, however often it is defined
 
 # libvirt_missing: why it cannot be had, or nothing.
@@ -59,12 +60,16 @@ libvirt_get() {
 	readlink -f "$dir"
 }
 
-# libvirt_start [FOLDER]...: start it, with these folders of unpacked packages (another QEMU) as well.
+# libvirt_start [FOLDER]...: start it, with these folders of unpacked packages (another QEMU) as well. Who needs a second
+# one starts it again, and has kept LIBVIRT: it says which is meant.
 libvirt_start() {
-	local dir n=300
+	local dir run n=300
 	dir=$(libvirt_get) || exit 1
 	chmod 711 "$VM_DIR"
 	mkdir -p "$VM_DIR/libvirt"
+	run=$(mktemp -d "$VM_DIR/libvirtd.XXXXXX")
+	chmod 755 "$run"
+	LIBVIRT_SOCKET=$run/libvirt-sock
 	# shellcheck disable=SC2016 # for that shell
 	unshare -mnip --fork --kill-child bash -c '
 		set -e
@@ -72,7 +77,7 @@ libvirt_start() {
 		mount -t tmpfs -o mode=755 none "$own"
 		mkdir "$own"/{up,work,root}
 		mount -t overlay -o "lowerdir=/,upperdir=$own/up,workdir=$own/work" none "$root"
-		for packages in "${@:2}"; do
+		for packages in "${@:3}"; do
 			# As an upgrade would: one module of another build, and QEMU aborts.
 			[ ! -e "$packages/usr/lib/x86_64-linux-gnu/qemu" ] || rm -rf "$root/usr/lib/x86_64-linux-gnu/qemu"
 			tar -C "$packages" -c . | tar -C "$root" -x --keep-directory-symlink --no-overwrite-dir --exclude=./usr/share/doc
@@ -80,6 +85,8 @@ libvirt_start() {
 		mount -t proc none "$root/proc"
 		mount -t sysfs none "$root/sys"
 		mount -t tmpfs -o mode=755 none "$root/run"
+		mkdir "$root/run/libvirt"
+		mount --bind "$2" "$root/run/libvirt"
 		mount -t tmpfs -o mode=755 none "$root/dev"
 		for device in null zero full random urandom tty; do
 			cp -a "/dev/$device" "$root/dev/"
@@ -89,10 +96,11 @@ libvirt_start() {
 		ln -s pts/ptmx "$root/dev/ptmx"
 		mount --bind "$1" "$root$1"
 		mkdir -p "$root/etc/libvirt"
-		echo "stdio_handler = \"file\"" >"$root/etc/libvirt/qemu.conf" # no virtlogd
+		# No virtlogd, and no notes in attributes of files that two of them may share.
+		printf "%s\n" "stdio_handler = \"file\"" "remember_owner = 0" >"$root/etc/libvirt/qemu.conf"
 		chroot "$root" sh -c "getent passwd libvirt-qemu >/dev/null ||
 			useradd -r -U -d /var/lib/libvirt -s /usr/sbin/nologin libvirt-qemu"
-		exec chroot "$root" bash -c "libvirtd & wait"' libvirt "$VM_DIR" "$dir" "$@" >"$VM_DIR/libvirtd.log" 2>&1 </dev/null &
+		exec chroot "$root" bash -c "libvirtd & wait"' libvirt "$VM_DIR" "$run" "$dir" "$@" >>"$VM_DIR/libvirtd.log" 2>&1 </dev/null &
 	PEERS+=($!)
 	until LIBVIRT=$(cat "/proc/$!/task/$!/children" 2>/dev/null) && libvirt_do virsh -q list >/dev/null 2>&1; do
 		{ alive $! && [ $((n -= 1)) -gt 0 ]; } ||
