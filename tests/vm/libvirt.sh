@@ -27,7 +27,7 @@
 . "$ROOT/tests/vm/lib/libvirt.sh"
 
 DOMAIN=sluice-$$
-# Of no one else's: numbers that Debian gives to nobody by itself.
+# Nobody else's: Debian gives them to nobody by itself.
 RELAY_USER=64200 BACKEND_USER=64201 BACKEND_GROUP=64202
 declare -A QSD RELAY
 
@@ -81,9 +81,9 @@ vm_test() {
 	fi
 
 	refused_starts
-	part first "$(disk_xml disk vda " packed='$PACKED'")$(fs_xml)${NO_NET:-$(net_xml)}"
+	part first "$(disk_xml disk vda " packed='$PACKED'")$(fs_xml)$(net_xml)"
 	tap_check "all its relays wait for the next guest" relays_alive
-	part next "$(disk_xml disk vda " packed='$PACKED'")${NO_NET:-$(net_xml)}"
+	part next "$(disk_xml disk vda " packed='$PACKED'")$(net_xml)"
 	part last "$(disk_xml disk vda " packed='$PACKED'")"
 	[ $QEMU = system ] || moved "${qemu[@]}"
 	tap_check "nothing was refused" not grep -h refused "$VM_DIR"/relay-*.log
@@ -118,6 +118,7 @@ host_move() {
 }
 host_moved() { SAME=$(host_same disk "$1"); }
 
+# relays_alive: all of them, among them those that have been started last.
 relays_alive() {
 	local p
 	for p in "${RELAY[@]}"; do
@@ -180,7 +181,9 @@ fs_xml() {
 END
 }
 
+# net_xml: none where there is none.
 net_xml() {
+	[ -z "$NO_NET" ] || return 0
 	cat <<END
 <interface type='vhostuser'>
   <source type='unix' path='$VM_DIR/run/net/front.sock' mode='client'/>

@@ -8,7 +8,8 @@
 # it as apt would. libvirtd runs there as root (qemu:///system), in mount, network, IPC and process namespaces, so that it
 # finds no network to change and no cgroup, and everything that it started ends when its namespace's first
 # process does (that is a shell, because somebody has to collect what libvirt daemonizes). Of this machine only VM_DIR
-# is the same inside. There is no /dev/kvm: its presence is what libvirt goes by, and it says nothing (accel.sh).
+# is the same inside. There is no /dev/kvm: its presence is what libvirt goes by, and it says nothing (accel.sh). So such
+# a guest runs under TCG, whatever SLUICE_ACCEL says.
 #
 # Needs root. vm_serve (vm.sh) serves a guest of libvirt's as any other: the line to it is a pipe again.
 
@@ -114,8 +115,7 @@ libvirt_start() {
 libvirt_do() { timeout 60 nsenter -t "${LIBVIRT%% *}" -m -n -i -p -r -w "$@"; }
 virsh() { libvirt_do virsh -q "$@"; }
 
-# libvirt_domain NAME PART: print a domain's XML up to its devices of the test's own, which the caller has to add, with the
-# end of it.
+# libvirt_domain NAME PART: print a domain's XML without its end, for the caller to add devices to.
 libvirt_domain() {
 	cat <<END
 <domain type='qemu'>
