@@ -17,6 +17,8 @@ PKG_VM_TEST="strace"
 PKG_XEN_UNPACKED="xen-hypervisor-4.17-amd64 xen-utils-4.17 libxenmisc4.17 libxenstore4 libxencall1 libxenevtchn1
 	libxenforeignmemory1 libxengnttab1 libxentoolcore1 libxentoollog1 libxendevicemodel1
 	libxenhypfs1 libyajl2"
+# Of libvirt what runs a QEMU; unpacked, with what apt would install with it: see lib/libvirt.sh.
+PKG_LIBVIRT="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
 PKG_SURVEY="mmdebstrap"
 # DPDK's testpmd (in dpdk-dev) with what it is linked to, and the drivers that are used; unpacked.
 PKG_TESTPMD="dpdk-dev ibverbs-providers libbsd0 libc6 libcap2 libdbus-1-3 libelf1 libfdt1 libgcrypt20 libgpg-error0
