@@ -38,7 +38,7 @@ vsock_up() {
 		sh -c "/test/stream connect vsock:2:2000 4000000 </tmp/out >/tmp/in"
 	host received
 	check "vsock: the host has the guest's bytes $1" [ "$REPLY" = "$(md5 /tmp/out)" ]
-	host payload
+	host file_sum payload
 	check "vsock: the guest has the host's bytes $1" [ "$REPLY" = "$(md5 /tmp/in)" ]
 }
 
@@ -47,7 +47,7 @@ vsock_down() {
 	host connect 3000000
 	wait
 	check "vsock: a connection from the host $1" [ "$REPLY" = "$(md5 /tmp/out)" ]
-	host payload
+	host file_sum payload
 	check "vsock: and the guest has the host's bytes $1" [ "$REPLY" = "$(md5 /tmp/in)" ]
 }
 
@@ -63,6 +63,28 @@ if there vsock; then
 		vsock_down "after its backend was killed"
 		confined vsock
 	fi
+fi
+
+# net_moves WHEN: a file by TCP each way.
+net_moves() {
+	host net_up
+	check "net: a file arrives $1" wait_for 2 timeout 15 wget -q -O /tmp/file http://10.9.0.1:8080/file
+	host file_sum www/file
+	check "net: and is the same $1" [ "$REPLY" = "$(md5 /tmp/file)" ]
+	host net_listen
+	wait_for 2 timeout 30 nc 10.9.0.1 9 </tmp/file
+	host received
+	check "net: a file leaves and is the same $1" [ "$REPLY" = "$(md5 /tmp/file)" ]
+	check "net: 200 packets of 1400 bytes each way $1" ping -q -A -c 200 -s 1400 10.9.0.1
+}
+
+if there net; then
+	load virtio_net
+	ip addr add 10.9.0.2/24 dev eth0
+	check "net: it comes up" ip link set eth0 up
+	net_moves ""
+	confined net
+	! restarted net || net_moves "after its backend was killed"
 fi
 
 rng_gives() {

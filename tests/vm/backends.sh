@@ -7,6 +7,8 @@
 # the guest, and goes by the same code of the relay as a disk does.
 #
 #	vsock	vhost-device-vsock, which Debian has in sid only
+#	net	Open vSwitch with DPDK: a bridge of the guest's port and a tap device, in a network namespace where that is
+#		all there is. It needs no huge pages, but root.
 #	rng	vhost-device-rng, and
 #	scsi	vhost-device-scsi: no package; where VHOST_DEVICES names a folder that has the program
 #
@@ -17,7 +19,7 @@
 #	BACKENDS_RING	split | packed
 #	BACKENDS_RELAY	shadow | direct (to tell a backend's fault from the relay's)
 
-declare -A BACKEND RELAY START SKIP
+declare -A BACKEND START SKIP
 
 vm_test() {
 	# shellcheck disable=SC2153 # set by run
@@ -37,6 +39,7 @@ vm_test() {
 	# shellcheck disable=SC2034 # for vm_start
 	VM_FILES="$STREAM stream"
 	vsock_add
+	net_add
 	rng_add
 	scsi_add
 	# shellcheck disable=SC2046
@@ -58,11 +61,57 @@ device_add() {
 	if [ "$BACKENDS_RELAY" = shadow ]; then
 		shadow_start "$VM_DIR/relay-$name" "$socket" --keep
 		mv "$VM_DIR/relay.log" "$VM_DIR/relay-$name.log"
-		RELAY[$name]=$RELAY_PID
 		socket=$VM_DIR/relay-$name
 	fi
 	OPTIONS+=(-chardev "socket,id=$name,path=$socket")
 }
+
+# net_add: a bridge by Open vSwitch, with a web server beside it.
+net_add() {
+	local dir arch=x86_64-linux-gnu
+	[ "$(id -u)" -eq 0 ] || {
+		SKIP[net]="a network namespace with a tap device: root may"
+		return
+	}
+	# shellcheck disable=SC2086 # a list of names
+	dir=$(suite_get bookworm ovs $PKG_OVS $PKG_TESTPMD) || exit 1
+	unshare -n sleep infinity &
+	HOLDER=$!
+	PEERS+=("$HOLDER")
+	OVS=$dir
+	# In this folder no driver of DPDK's has a file of its name.
+	INSIDE=(nsenter "--net=/proc/$HOLDER/ns/net" env -C / "OVS_RUNDIR=$VM_DIR/ovs" "OVS_DBDIR=$VM_DIR/ovs" "OVS_LOGDIR=$VM_DIR/ovs"
+		"OVS_SYSCONFDIR=$VM_DIR/ovs" "OVS_PKGDATADIR=$dir/usr/share/openvswitch" "XDG_RUNTIME_DIR=$VM_DIR/ovs")
+	LOADER=("$dir/lib/$arch/ld-linux-x86-64.so.2" --library-path "$dir/usr/lib/$arch:$dir/lib/$arch")
+	mkdir "$VM_DIR/ovs"
+	ovs usr/bin/ovsdb-tool create "$VM_DIR/ovs/db" "$dir/usr/share/openvswitch/vswitch.ovsschema" ||
+		die "Open vSwitch's database cannot be made: $(tail -n 1 "$VM_DIR/ovs.log")"
+	backend_start "$VM_DIR/ovs/db.sock" "${INSIDE[@]}" "${LOADER[@]}" "$dir/usr/sbin/ovsdb-server" \
+		"--remote=punix:$VM_DIR/ovs/db.sock" --no-chdir "$VM_DIR/ovs/db"
+	# Its thread that polls sleeps where there is nothing to do, for 200 us at most: this is no race.
+	ovs_vsctl --no-wait init -- set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-maxsleep=200 \
+		other_config:per-port-memory=true \
+		'other_config:dpdk-extra="--no-huge --legacy-mem -m 256 --no-pci --no-telemetry -d librte_mempool_ring.so.23"' &&
+		ovs_vsctl --no-wait add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 guest \
+			-- set Interface guest type=dpdkvhostuser || die "ovs-vsctl failed: $(tail -n 1 "$VM_DIR/ovs.log")"
+	device_add net "$VM_DIR/ovs/guest" "${INSIDE[@]}" "${LOADER[@]}" \
+		"$dir/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk" "unix:$VM_DIR/ovs/db.sock" --no-chdir
+	OPTIONS+=(-netdev "vhost-user,id=net,chardev=net" -device "virtio-net-pci,netdev=net,romfile=,addr=08.0,$MODERN")
+	mkfifo "$VM_DIR/silence"
+	mkdir "$VM_DIR/www"
+	head -c 5000000 /dev/urandom >"$VM_DIR/www/file"
+	"${INSIDE[@]}" busybox httpd -f -p 8080 -h "$VM_DIR/www" >>"$VM_DIR/ovs.log" 2>&1 &
+	PEERS+=($!)
+}
+
+# ovs PROGRAM [ARG]...
+ovs() {
+	local program=$OVS/$1
+	shift
+	"${INSIDE[@]}" "${LOADER[@]}" "$program" "$@" >>"$VM_DIR/ovs.log" 2>&1
+}
+
+ovs_vsctl() { ovs usr/bin/ovs-vsctl "--db=unix:$VM_DIR/ovs/db.sock" --timeout=30 "$@"; }
 
 # built NAME DEVICE: sets PROGRAM to where that program is; fails if it is nowhere.
 built() {
@@ -122,8 +171,6 @@ host_received() {
 	wait "$STREAM_PID" && md5sum <"$VM_DIR/received" | cut -d' ' -f1
 }
 
-host_payload() { md5sum <"$VM_DIR/payload" | cut -d' ' -f1; }
-
 # host_connect BYTES: connect to the guest's port 2001, send the payload, get as many; the answer is what came.
 host_connect() {
 	local n=20
@@ -135,6 +182,23 @@ host_connect() {
 	done
 	sed 1d "$VM_DIR/answered" | md5sum | cut -d' ' -f1
 }
+
+# host_net_up: give the bridge its address; a new Open vSwitch has a new bridge.
+host_net_up() {
+	local n=100
+	until "${INSIDE[@]}" ip link set br0 up >>"$VM_DIR/ovs.log" 2>&1 || [ $((n -= 1)) -eq 0 ]; do
+		sleep 0.1
+	done
+	"${INSIDE[@]}" ip addr add 10.9.0.1/24 dev br0 || tail -n 1 "$VM_DIR/backend.log"
+}
+
+# host_net_listen: keep what comes to port 9. An end of its input would have it end the connection.
+host_net_listen() {
+	"${INSIDE[@]}" timeout 60 busybox nc -l -p 9 >"$VM_DIR/received" <>"$VM_DIR/silence" &
+	STREAM_PID=$!
+}
+
+host_file_sum() { md5sum <"$VM_DIR/$1" | cut -d' ' -f1; }
 
 # host_audit NAME: what its backend reaches of the guest.
 host_audit() {

@@ -54,7 +54,7 @@ static socklen_t parse(const char *text, struct sockaddr_storage *address)
 
 static void await(int fd, short events)
 {
-	struct pollfd p = { .fd = fd, .events = events };
+	struct pollfd p = {.fd = fd, .events = events};
 
 	if (poll(&p, 1, PATIENCE_MS) != 1) {
 		errno = ETIMEDOUT;
@@ -120,7 +120,7 @@ static void move(int fd, unsigned long long want)
 	bool eof = false, told = false, heard = false;
 
 	while (!eof || have || !told || !heard) {
-		struct pollfd p = { .fd = fd, .events = heard ? 0 : POLLIN };
+		struct pollfd p = {.fd = fd, .events = heard ? 0 : POLLIN};
 		ssize_t n;
 
 		if (!have && !eof) {
@@ -149,7 +149,12 @@ static void move(int fd, unsigned long long want)
 			at += n > 0 ? (size_t)n : 0;
 			have -= n > 0 ? (size_t)n : 0;
 		}
-		n = heard ? -1 : recv(fd, in, want < CHUNK && want ? want : want ? CHUNK : 1, MSG_DONTWAIT);
+		n = heard ? -1
+			  : recv(fd, in,
+				 want < CHUNK && want ? want
+				 : want		      ? CHUNK
+						      : 1,
+				 MSG_DONTWAIT);
 		if (n < 0 && !heard && errno != EAGAIN)
 			fail("recv");
 		if (!n && want) {
@@ -171,7 +176,8 @@ int main(int argc, char **argv)
 	int fd;
 
 	if (argc < 4 || argc > 5 || (strcmp(argv[1], "connect") && strcmp(argv[1], "listen"))) {
-		fprintf(stderr, "usage: stream connect|listen vsock:CID:PORT|unix:PATH BYTES [GREETING]\n");
+		fprintf(stderr,
+			"usage: stream connect|listen vsock:CID:PORT|unix:PATH BYTES [GREETING]\n");
 		return 2;
 	}
 	fd = open_stream(!strcmp(argv[1], "listen"), argv[2]);
