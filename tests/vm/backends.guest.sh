@@ -31,6 +31,17 @@ restarted() {
 	[ "$mode" = shadow ] && host restart "$1"
 }
 
+# rebound DEVICE BDF: its driver lets go of it, which stops its rings with buffers in them, and takes it again.
+rebound() {
+	local virtio driver before
+	virtio=$(basename "$(ls -d "/sys/bus/pci/devices/0000:00:$2/virtio"*)")
+	driver=$(readlink -f "/sys/bus/virtio/devices/$virtio/driver")
+	before=$(date +%s)
+	check "$1: its driver lets go of it" sh -c "echo $virtio >$driver/unbind"
+	echo "# $1: that took $(($(date +%s) - before)) s" >&8
+	check "$1: and takes it again" sh -c "echo $virtio >$driver/bind"
+}
+
 # vsock_up WHEN: the guest connects; 3 MB out and 4 MB in at once.
 vsock_up() {
 	host listen 3000000
@@ -63,6 +74,8 @@ if there vsock; then
 		vsock_down "after its backend was killed"
 		confined vsock
 	fi
+	rebound vsock 05.0
+	vsock_up "after that"
 fi
 
 # net_moves WHEN: a file by TCP each way.
@@ -78,13 +91,20 @@ net_moves() {
 	check "net: 200 packets of 1400 bytes each way $1" ping -q -A -c 200 -s 1400 10.9.0.1
 }
 
-if there net; then
-	load virtio_net
+net_has_address() {
 	ip addr add 10.9.0.2/24 dev eth0
 	check "net: it comes up" ip link set eth0 up
+}
+
+if there net; then
+	load virtio_net
+	net_has_address
 	net_moves ""
 	confined net
 	! restarted net || net_moves "after its backend was killed"
+	rebound net 08.0
+	net_has_address
+	net_moves "after that"
 fi
 
 rng_gives() {
@@ -101,6 +121,8 @@ if there rng; then
 	rng_gives ""
 	confined rng
 	! restarted rng || rng_gives "after its backend was killed"
+	rebound rng 06.0
+	rng_gives "after that"
 fi
 
 if there scsi; then

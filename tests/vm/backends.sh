@@ -68,9 +68,13 @@ device_add() {
 
 # net_add: a bridge by Open vSwitch, with a web server beside it.
 net_add() {
-	local dir arch=x86_64-linux-gnu
+	local dir dpdk arch=x86_64-linux-gnu
 	[ "$(id -u)" -eq 0 ] || {
 		SKIP[net]="a network namespace with a tap device: root may"
+		return
+	}
+	[ "$BACKENDS_QEMU" != system ] || {
+		SKIP[net]="QEMU 7.2 ends with a segmentation fault at Open vSwitch, without a relay as well"
 		return
 	}
 	# shellcheck disable=SC2086 # a list of names
@@ -89,11 +93,13 @@ net_add() {
 	backend_start "$VM_DIR/ovs/db.sock" "${INSIDE[@]}" "${LOADER[@]}" "$dir/usr/sbin/ovsdb-server" \
 		"--remote=punix:$VM_DIR/ovs/db.sock" --no-chdir "$VM_DIR/ovs/db"
 	# Its thread that polls sleeps where there is nothing to do, for 200 us at most: this is no race.
-	ovs_vsctl --no-wait init -- set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-maxsleep=200 \
-		other_config:per-port-memory=true \
-		'other_config:dpdk-extra="--no-huge --legacy-mem -m 256 --no-pci --no-telemetry -d librte_mempool_ring.so.23"' &&
-		ovs_vsctl --no-wait add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 guest \
-			-- set Interface guest type=dpdkvhostuser || die "ovs-vsctl failed: $(tail -n 1 "$VM_DIR/ovs.log")"
+	dpdk="--no-huge --legacy-mem -m 256 --no-pci --no-telemetry --file-prefix sluice-$$ -d librte_mempool_ring.so.23"
+	if ! ovs_vsctl --no-wait init -- set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-maxsleep=200 \
+		other_config:per-port-memory=true "other_config:dpdk-extra=\"$dpdk\"" ||
+		! ovs_vsctl --no-wait add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 guest \
+			-- set Interface guest type=dpdkvhostuser; then
+		die "ovs-vsctl failed: $(tail -n 1 "$VM_DIR/ovs.log")"
+	fi
 	device_add net "$VM_DIR/ovs/guest" "${INSIDE[@]}" "${LOADER[@]}" \
 		"$dir/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk" "unix:$VM_DIR/ovs/db.sock" --no-chdir
 	OPTIONS+=(-netdev "vhost-user,id=net,chardev=net" -device "virtio-net-pci,netdev=net,romfile=,addr=08.0,$MODERN")
@@ -144,8 +150,10 @@ rng_add() {
 scsi_add() {
 	built vhost-device-scsi scsi || return
 	disk_create "$VM_DIR/scsi-disk" 16M
+	# QEMU takes param_change for negotiated though this backend does not offer it, who then ends the connection
+	# (as the relay does).
 	device_add scsi "$VM_DIR/scsi" "$PROGRAM" --socket-path "$VM_DIR/scsi" "$VM_DIR/scsi-disk"
-	OPTIONS+=(-device "vhost-user-scsi-pci,chardev=scsi,num_queues=1,addr=07.0,$MODERN")
+	OPTIONS+=(-device "vhost-user-scsi-pci,chardev=scsi,num_queues=1,param_change=off,addr=07.0,$MODERN")
 }
 
 # What the guest asks for.
