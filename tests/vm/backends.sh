@@ -150,8 +150,8 @@ rng_add() {
 scsi_add() {
 	built vhost-device-scsi scsi || return
 	disk_create "$VM_DIR/scsi-disk" 16M
-	# QEMU takes param_change for negotiated though this backend does not offer it, who then ends the connection
-	# (as the relay does).
+	# QEMU takes param_change for negotiated though this backend does not offer it; the backend, and the relay, then
+	# end the connection.
 	device_add scsi "$VM_DIR/scsi" "$PROGRAM" --socket-path "$VM_DIR/scsi" "$VM_DIR/scsi-disk"
 	OPTIONS+=(-device "vhost-user-scsi-pci,chardev=scsi,num_queues=1,param_change=off,addr=07.0,$MODERN")
 }
@@ -197,7 +197,7 @@ host_net_up() {
 	until "${INSIDE[@]}" ip link set br0 up >>"$VM_DIR/ovs.log" 2>&1 || [ $((n -= 1)) -eq 0 ]; do
 		sleep 0.1
 	done
-	"${INSIDE[@]}" ip addr add 10.9.0.1/24 dev br0 || tail -n 1 "$VM_DIR/backend.log"
+	"${INSIDE[@]}" ip addr replace 10.9.0.1/24 dev br0 || tail -n 1 "$VM_DIR/backend.log"
 }
 
 # host_net_listen: keep what comes to port 9. An end of its input would have it end the connection.

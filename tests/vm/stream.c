@@ -149,13 +149,10 @@ static void move(int fd, unsigned long long want)
 			at += n > 0 ? (size_t)n : 0;
 			have -= n > 0 ? (size_t)n : 0;
 		}
-		n = heard ? -1
-			  : recv(fd, in,
-				 want < CHUNK && want ? want
-				 : want		      ? CHUNK
-						      : 1,
-				 MSG_DONTWAIT);
-		if (n < 0 && !heard && errno != EAGAIN)
+		if (heard)
+			continue;
+		n = recv(fd, in, !want ? 1 : want < CHUNK ? want : CHUNK, MSG_DONTWAIT);
+		if (n < 0 && errno != EAGAIN)
 			fail("recv");
 		if (!n && want) {
 			fprintf(stderr, "stream: it ended %llu bytes early\n", want);
