@@ -20,7 +20,7 @@
 IMAGE_PROGRAMS="/bin/busybox /usr/bin/fio /sbin/mke2fs /sbin/e2fsck /usr/bin/git"
 FIO_LIBRARIES="^(libc|libm|libz|libaio|libnuma)\\.so" # those that stay
 IMAGE_MODULES="virtio_pci virtio_blk virtio_net virtio_scsi sd_mod virtio-rng virtio_console
-	virtio_balloon 9p 9pnet_virtio virtiofs ext4 crc32c_generic button evdev"
+	virtio_balloon 9p 9pnet_virtio virtiofs vmw_vsock_virtio_transport ext4 crc32c_generic button evdev"
 
 # image_pack DIR FILE: archive DIR, all owned by root; whole or not at all.
 image_pack() {

@@ -32,6 +32,9 @@ PKG_TESTPMD="dpdk-dev ibverbs-providers libbsd0 libc6 libcap2 libdbus-1-3 libelf
 	librte-net-dpaa23 librte-net-i40e23 librte-net-ice23 librte-net-ixgbe23 librte-net-mlx5-23 librte-net-pcap23
 	librte-net-vhost23 librte-net-virtio23 librte-net23 librte-pcapng23 librte-pci23 librte-pdump23 librte-rcu23
 	librte-reorder23 librte-ring23 librte-sched23 librte-security23 librte-telemetry23 librte-timer23 librte-vhost23"
+# Open vSwitch with DPDK, besides what testpmd needs; unpacked.
+PKG_OVS="openvswitch-switch-dpdk openvswitch-switch openvswitch-common libbpf1 libxdp1 libunbound8 libevent-2.1-7
+	libssl3"
 PKG_BENCH_POOL="gnuplot-nox libjemalloc2 libmimalloc2.0 dpkg xz-utils"
 PKG_BENCH_RELAY="curl linux-perf"
 
