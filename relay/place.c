@@ -92,7 +92,7 @@ static int take_slot(struct queue *q, uint64_t len, uint32_t *at, uint64_t *size
 	if (rc == -ENOSPC && kept_flush_all(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	/* Growing costs some system calls, once for each chunk that the pool has never had. */
-	if (rc == -ENOSPC && shadow_grow(s))
+	if (rc == -ENOSPC && pool_grow(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	if (rc)
 		return rc;
@@ -275,10 +275,12 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 		}
 		/* Small parts and rounding can make a chain longer here than it is. If this one alone goes beyond what
 		 * a queue may ever have, waiting is no use. */
-		if (len <= PAGE)
-			return above_share(q->shadow, f->held + len) > q->shadow->room / 2
-				       ? -E2BIG
-				       : -ENOSPC;
+		if (len <= PAGE) {
+			if (f->held + len > q->shadow->flight_max)
+				return -E2BIG;
+			pool_wish(q);
+			return -ENOSPC;
+		}
 		len = (len / 2 + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	}
 }
@@ -367,7 +369,7 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 	uint64_t size;
 	int rc;
 
-	if ((uint64_t)c->out + c->in > q->shadow->room / 2)
+	if ((uint64_t)c->out + c->in > q->shadow->chain_max)
 		return -E2BIG;
 	f->held = f->table = f->table_n = 0;
 	f->parts = f->few;
@@ -389,6 +391,8 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 		rc = take_slot(q, nsg * VRING_DESC_BYTES, &f->table, &size);
 		if (!rc)
 			account(q, f, 0, size);
+		else
+			pool_wish(q);
 	}
 	if (rc) {
 		unplace(q, f, n);

@@ -221,7 +221,7 @@ static int take(struct queue *q, uint64_t len, uint32_t *at)
 	struct sluice_slot slot;
 	int rc = sluice_pool_alloc(&s->memfd->pool, len, 4096, &slot);
 
-	if (rc == -ENOSPC && shadow_grow(s))
+	if (rc == -ENOSPC && pool_grow(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 4096, &slot);
 	if (rc)
 		return rc == -E2BIG ? -ENOSPC : rc;
