@@ -279,6 +279,8 @@ static void g5_a_backend_that_refuses_a_part_is_served(void **state)
 	device_kill(&p->device);
 	script->slip = SLIP_NONE;
 	device_start(&p->device);
+	device_wait(&p->device, &script->connections, 2);
+	vm_echo(&p->vm, 1);
 	offer_big(p);
 	take_big(p);
 	pair_well(p);
