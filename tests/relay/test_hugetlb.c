@@ -31,16 +31,21 @@ static int teardown(void **state)
 	return rc;
 }
 
-static void start(struct pair *p, const char *size, const char *max)
+static void start_relay(struct pair *p, const char *size, const char *max)
 {
 	char stats[96];
 
 	snprintf(stats, sizeof(stats), "%s/stats", p->rig->dir);
-	device_start(&p->device);
 	peers_relay_shadow(p->rig, "--pool-size", size, "--pool-max", max, "--hugetlb", "--keep",
 			   "--stats", stats, NULL);
 	peers_connect(p->rig);
 	vm_up(&p->vm);
+}
+
+static void start(struct pair *p, const char *size, const char *max)
+{
+	device_start(&p->device);
+	start_relay(p, size, max);
 }
 
 static void g5_chains_pass_and_a_dead_backend_is_survived(void **state)
@@ -350,6 +355,85 @@ static void g5_a_backend_without_slots_has_the_first_part(void **state)
 	pair_well(p);
 }
 
+/* ---- a stock backend ---- */
+
+#define DISK_OUT 5u /* requests of each ring */
+#define AREA	 (256u << 10)
+#define AREAS	 4u /* in the guest and on the disk, one behind the other */
+#define AREA_AT	 (VM_BUFFER + 0x10000)
+
+/* Each ring writes, or reads, all of the disk at once, and more (virtio 1.2, 5.2.6). */
+static void disk_all(struct pair *p, bool write_it)
+{
+	struct vm *v = &p->vm;
+	uint32_t id, len;
+
+	/* So that all of it is in flight together: and so what it is told of the pool waits, too. */
+	kill(p->rig->backend, SIGSTOP);
+	for (unsigned int q = 0; q < VM_RINGS; q++) {
+		for (unsigned int i = 0; i < DISK_OUT; i++) {
+			const uint64_t at = VM_BUFFER + 0x1000 * (DISK_OUT * q + i);
+			const struct piece pieces[] = {
+				{at, 16, false},
+				{AREA_AT + AREA * (i % AREAS), AREA, !write_it},
+				{at + 16, 1, true},
+			};
+			const uint32_t head[4] = {write_it, 0, AREA / 512 * (i % AREAS), 0};
+
+			vm_write(v, at, head, sizeof(head));
+			*vm_at(v, at + 16) = 0xff;
+			vm_offer(v, q, pieces, 3);
+		}
+		vm_kick(v, q);
+	}
+	poll(NULL, 0, 30);
+	kill(p->rig->backend, SIGCONT);
+	for (unsigned int q = 0; q < VM_RINGS; q++)
+		for (unsigned int i = 0; i < DISK_OUT; i++)
+			vm_wait(v, q, &id, &len);
+	for (unsigned int i = 0; i < VM_RINGS * DISK_OUT; i++)
+		assert_int_equal(*vm_at(v, VM_BUFFER + 0x1000 * i + 16), 0);
+}
+
+static uint8_t content(unsigned int round, uint32_t at)
+{
+	return (uint8_t)(round * 31 + at / 4096 * 7 + at);
+}
+
+static void g5_a_stock_disk_takes_parts(void **state)
+{
+	static uint8_t bytes[AREAS * AREA];
+	struct pair *p = *state;
+
+	if (access(PEERS_QSD, X_OK))
+		skip();
+	huge_reserve(4);
+	p->rig->disk_queues = VM_RINGS;
+	peers_qsd_start(p->rig);
+	start_relay(p, "2M", "8M");
+	for (unsigned int round = 0; round < 8; round++) {
+		unsigned int right = 0;
+
+		for (uint32_t i = 0; i < sizeof(bytes); i++)
+			bytes[i] = content(round, i);
+		vm_write(&p->vm, AREA_AT, bytes, sizeof(bytes));
+		disk_all(p, true);
+		memset(vm_at(&p->vm, AREA_AT), 0xee, sizeof(bytes));
+		disk_all(p, false);
+		for (uint32_t i = 0; i < sizeof(bytes); i++)
+			right += *vm_at(&p->vm, AREA_AT + i) == content(round, i);
+		assert_int_equal(right, sizeof(bytes));
+		if (round == 3) {
+			assert_true(counted(p, "\nsluice_relay_pool_bytes") > 2u << 20);
+			peers_backend_kill(p->rig);
+			peers_qsd_start(p->rig);
+		}
+	}
+	assert_true(counted(p, "\nsluice_relay_pool_bytes") > 2u << 20);
+	assert_false(peers_logged(p->rig, "refused"));
+	assert_false(peers_logged(p->rig, "ThreadSanitizer"));
+}
+
 #define TEST(name, pairing)                                                                        \
 	{                                                                                          \
 #name ", " #pairing, name, pair_setup, teardown, (void *)(uintptr_t) & (pairing)   \
@@ -371,6 +455,8 @@ int main(void)
 		TEST(g5_a_backend_that_leaves_over_a_part_is_served, pair_packed),
 		TEST(g5_a_backend_that_is_silent_over_a_part_is_given_up, pair_threads_split),
 		TEST(g5_a_backend_without_slots_has_the_first_part, pair_split),
+		TEST(g5_a_stock_disk_takes_parts, pair_split),
+		TEST(g5_a_stock_disk_takes_parts, pair_threads_packed),
 	};
 
 	return cmocka_run_group_tests_name("huge pages", tests, NULL, NULL);
