@@ -113,8 +113,7 @@ static void *reserve(uint64_t size)
 	before = -(uintptr_t)all % HUGE_BYTES;
 	if (before)
 		munmap(all, before);
-	if (HUGE_BYTES - before)
-		munmap(all + before + size, HUGE_BYTES - before);
+	munmap(all + before + size, HUGE_BYTES - before);
 	return all + before;
 }
 

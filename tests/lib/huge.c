@@ -25,6 +25,8 @@
 static long were = -1; /* reserved before; -1: as before */
 static long added;
 static int turn = -1; /* whoever has this file's lock */
+static void *taken;   /* by the test itself */
+static unsigned int ntaken;
 
 static long knob(const char *name)
 {
@@ -79,24 +81,26 @@ void huge_reserve(unsigned int n)
 	skip();
 }
 
-void *huge_take(unsigned int n)
+void huge_take(unsigned int n)
 {
-	void *taken = mmap(NULL, n * HUGE_BYTES, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-
+	taken = mmap(NULL, n * HUGE_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	assert_ptr_not_equal(taken, MAP_FAILED);
-	return taken;
+	ntaken = n;
 }
 
-void huge_give(void *taken, unsigned int n)
+void huge_give(void)
 {
-	munmap(taken, n * HUGE_BYTES);
+	if (ntaken)
+		munmap(taken, ntaken * HUGE_BYTES);
+	ntaken = 0;
 }
 
 bool huge_end(void)
 {
 	bool all = true;
 
+	huge_give();
 	if (were >= 0 && knob("nr_hugepages") == were + added) {
 		/* The kernel gives them back a moment after the last process has ended that had them. */
 		for (int i = 0; i < 2000 && huge_free() != added; i++)

@@ -19,8 +19,8 @@ void huge_reserve(unsigned int n);
 /* How many of them are free. */
 long huge_free(void);
 /* Have the test itself take so many; give those back. */
-void *huge_take(unsigned int n);
-void huge_give(void *taken, unsigned int n);
+void huge_take(unsigned int n);
+void huge_give(void);
 /* At the end of every test: as it was before. False if not all had been given back by those who had them. */
 bool huge_end(void);
 

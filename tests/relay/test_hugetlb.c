@@ -70,14 +70,13 @@ static void g5_chains_pass_and_a_dead_backend_is_survived(void **state)
 static void g5_a_pool_for_which_there_is_no_memory_yet_is_waited_for(void **state)
 {
 	struct pair *p = *state;
-	void *taken;
 
 	huge_reserve(2);
-	taken = huge_take(2);
+	huge_take(2);
 	start(p, "4M", "4M");
 	peers_wait_log(p->rig, "reserve huge pages");
 	vm_echo_start(&p->vm, 0);
-	huge_give(taken, 2);
+	huge_give();
 	vm_echo_end(&p->vm, 0, true);
 	pair_well(p);
 }
@@ -234,10 +233,9 @@ static void g5_pages_that_are_missing_are_waited_for(void **state)
 {
 	const char *const line = "reserve more huge pages";
 	struct pair *p = *state;
-	void *taken;
 
 	huge_reserve(4);
-	taken = huge_take(3);
+	huge_take(3);
 	start(p, "2M", "8M");
 	lane_fill(&p->vm);
 	offer_big(p);
@@ -249,9 +247,28 @@ static void g5_pages_that_are_missing_are_waited_for(void **state)
 	vm_echo(&p->vm, 1);
 	assert_int_equal(said(p, line), 1);
 	assert_int_equal(p->device.script->regions, 1);
-	huge_give(taken, 3);
+	huge_give();
 	take_big(p);
 	assert_in_range(p->device.script->regions, 2, 4);
+	pair_well(p);
+}
+
+/* The shadows of large rings take more than the first part has. */
+static void g5_the_pool_grows_for_a_ring(void **state)
+{
+	const uint64_t far = VM_GPA + 0x10000000;
+	int file = make_memfd("rings", VM_HALF);
+	struct pair *p = *state;
+
+	huge_reserve(4);
+	start(p, "2M", "8M");
+	assert_int_equal(fe_region(p->rig, VU_ADD_MEM_REG, far, far, VM_HALF, 0, file), 0);
+	assert_int_equal(p->device.script->regions, 1);
+	assert_int_equal(fe_ring(p->rig, VM_RINGS, far, 4096), 0);
+	assert_int_equal(fe_ring(p->rig, VM_RINGS + 1, far + VM_HALF / 2, 4096), 0);
+	assert_in_range(p->device.script->regions, 2, 4);
+	assert_false(peers_logged(p->rig, "stays stopped"));
+	close(file);
 	pair_well(p);
 }
 
@@ -450,6 +467,7 @@ int main(void)
 		TEST(g1_a_part_is_a_file_of_its_own, pair_packed),
 		TEST(g5_pages_that_are_missing_are_waited_for, pair_to_split),
 		TEST(g5_pages_that_are_missing_are_waited_for, pair_threads_packed),
+		TEST(g5_the_pool_grows_for_a_ring, pair_threads_split),
 		TEST(g5_a_backend_that_refuses_a_part_is_served, pair_split),
 		TEST(g5_a_backend_that_refuses_a_part_is_served, pair_threads_packed),
 		TEST(g5_a_backend_that_leaves_over_a_part_is_served, pair_packed),
