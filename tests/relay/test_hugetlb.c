@@ -290,6 +290,8 @@ static void g5_a_backend_that_refuses_a_part_is_served(void **state)
 	lanes_move(&p->vm, lanes, 20);
 	assert_int_equal(script->sinned, 1);
 	assert_int_equal(said(p, "does not take more of it"), 1);
+	assert_int_equal(script->foreign, 0);
+	assert_int_equal(huge_free(), 3);
 	offer_big(p);
 	peers_wait_log(p->rig, "a chain is longer than the pool can hold");
 	vm_echo(&p->vm, 1);
