@@ -455,7 +455,7 @@ static bool has_grown(struct sluice_memfd *memfd)
 	struct sluice_pool_stats stats;
 
 	sluice_pool_get_stats(&memfd->pool, &stats);
-	return stats.bytes > memfd->size_min && memfd->max_parts == 1;
+	return stats.bytes > memfd->size_min;
 }
 
 static void *balance_loop(void *arg)
@@ -477,7 +477,7 @@ int sluice_memfd_start(struct sluice_memfd *memfd)
 	pthread_t thread;
 	int ret;
 
-	if (memfd->stop_fd >= 0)
+	if (memfd->stop_fd >= 0 || memfd->max_parts > 1)
 		return -EINVAL;
 	memfd->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (memfd->stop_fd < 0)

@@ -20,7 +20,8 @@
  * of one may be so again, and is left alone for longer.
  *
  * What there is (size) and what it may come to (reach): queues are given shares of the former, so that they
- * hold even if it never grows. Whether a chain can ever be placed goes by the latter.
+ * hold even if it never grows. Whether a chain can ever be placed goes by the latter. One that needs more than there is waits
+ * for a part, and not in the others' way (outgrows).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -172,9 +173,11 @@ void pool_divide(struct shadow *s)
 	s->chain_max = most / 2;
 	s->flight_max = (n ? most / 2 / n : 0) + most / 2;
 	s->common = 0;
-	for (unsigned int i = 0; i < RING_MAX; i++)
+	for (unsigned int i = 0; i < RING_MAX; i++) {
+		s->queues[i].outgrows = false;
 		if (s->queues[i].held > s->share)
 			s->common += s->queues[i].held - s->share;
+	}
 	loop_room_came(s, NULL);
 }
 

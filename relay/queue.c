@@ -289,7 +289,7 @@ void queue_detach_back(struct queue *q, bool free_slots)
 		q->shadow->waiting = NULL;
 	if (q->waits)
 		q->loop->nwaits--;
-	q->waits = false;
+	q->waits = q->outgrows = false;
 	for (uint16_t n = q->first; n != FLIGHT_NONE; n = q->flights[n].next) {
 		struct flight *f = &q->flights[n];
 

@@ -138,7 +138,8 @@ SLUICE_API int sluice_memfd_balance(struct sluice_memfd *memfd);
  *
  * It sleeps as long as the pool is unused.
  *
- * Return: 0; -EINVAL if there is a thread; or the negative errno of what failed.
+ * Return: 0; -EINVAL if there is a thread, or if the pool grows by parts, which the program has to tell somebody of; or the
+ * negative errno of what failed.
  */
 SLUICE_API int sluice_memfd_start(struct sluice_memfd *memfd);
 

@@ -161,6 +161,8 @@ static void g1_a_part_is_not_used_before_the_device_has_it(void **state)
 	(void)state;
 	assert_int_equal(sluice_memfd_part_use(mem), -EINVAL);
 	assert_int_equal(sluice_memfd_part_drop(mem), -EINVAL);
+	/* No thread knows whom to tell. */
+	assert_int_equal(sluice_memfd_start(mem), -EINVAL);
 	assert_int_equal(sluice_memfd_part_make(mem, &part), 0);
 	assert_int_equal(sluice_memfd_part_make(mem, &other), -EBUSY);
 	while (!sluice_pool_alloc(&mem->pool, 4096, 1, &slots[n])) {
