@@ -45,6 +45,45 @@ static int add_chunk(struct sluice_memfd *memfd, uint64_t c)
 			       dev, (uint32_t)size);
 }
 
+/*
+ * Where part i is, in bytes from the first one, and how many it has. A chunk that is never there keeps it apart from
+ * the one before.
+ */
+static uint64_t part_at(const struct sluice_memfd *memfd, uint32_t i)
+{
+	return i ? memfd->size_min + SLUICE_CHUNK_BYTES +
+			       (i - 1) * (memfd->part_size + SLUICE_CHUNK_BYTES)
+		 : 0;
+}
+
+static uint64_t part_bytes(const struct sluice_memfd *memfd, uint32_t i)
+{
+	uint64_t before, left;
+
+	/* One that grows inside its file has all of it at once. */
+	if (i == 0)
+		return memfd->max_parts > 1 ? memfd->size_min : memfd->size_max;
+	before = memfd->size_min + (i - 1) * memfd->part_size;
+	left = memfd->size_max - before;
+	return left < memfd->part_size ? left : memfd->part_size;
+}
+
+/* How many parts there are to be, of what size. */
+static void plan_parts(struct sluice_memfd *memfd, const struct sluice_memfd_config *want)
+{
+	uint64_t more = want->max - want->size, step;
+
+	memfd->max_parts = 1;
+	if (want->parts < 2 || !more)
+		return;
+	step = more / (want->parts - 1);
+	/* As few as it takes, each of whole chunks. */
+	if (step * (want->parts - 1) < more || step % SLUICE_CHUNK_BYTES)
+		step = (step / SLUICE_CHUNK_BYTES + 1) * SLUICE_CHUNK_BYTES;
+	memfd->part_size = step;
+	memfd->max_parts += (uint32_t)((more + step - 1) / step);
+}
+
 static int open_sealed(const char *name, uint64_t size, bool huge)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING |
@@ -60,6 +99,51 @@ static int open_sealed(const char *name, uint64_t size, bool huge)
 		return ret;
 	}
 	return fd;
+}
+
+/* Addresses, and nothing behind them: from a multiple of 2 MiB on. */
+static void *reserve(uint64_t size)
+{
+	uint8_t *all = mmap(NULL, size + HUGE_BYTES, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (all == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)all % HUGE_BYTES;
+	if (before)
+		munmap(all, before);
+	munmap(all + before + size, HUGE_BYTES - before);
+	return all + before;
+}
+
+/* Make part i and map it where it belongs. */
+static int open_part(struct sluice_memfd *memfd, uint32_t i)
+{
+	const uint64_t at = part_at(memfd, i), size = part_bytes(memfd, i);
+	uint8_t *cpu = (uint8_t *)memfd->region.cpu + at;
+	int fd = open_sealed(memfd->name, size, memfd->huge_pages), ret = 0;
+	void *first;
+
+	if (fd < 0)
+		return fd;
+	/*
+	 * Anywhere at first: what fails, fails here, where the file's huge pages are set aside, for the file and not for the
+	 * mapping. Mapping over the reserved addresses would give them up before it fails, for any thread to get.
+	 */
+	first = mmap(NULL, size, PROT_NONE, MAP_SHARED, fd, 0);
+	if (first == MAP_FAILED ||
+	    mmap(cpu, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+		ret = -errno;
+	if (first != MAP_FAILED)
+		munmap(first, size);
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	memfd->parts[i] =
+		(struct sluice_memfd_part){.fd = fd, .dev = memfd->region.dev + at, .size = size};
+	return 0;
 }
 
 static void wake(void *context)
@@ -125,11 +209,11 @@ static uint32_t caches_for_all_cpus(void)
 static int create(const struct sluice_memfd_config *want, struct sluice_memfd **out)
 {
 	const uint64_t size = want->size, max = want->max;
-	uint64_t count = (max + SLUICE_CHUNK_BYTES - 1) >> SLUICE_CHUNK_SHIFT;
+	uint64_t count = (max + SLUICE_CHUNK_BYTES - 1) >> SLUICE_CHUNK_SHIFT, window = max;
 	struct sluice_pool_config config = {
 		.name = want->name,
 		.dev = want->dev,
-		.max_chunks = (uint32_t)count,
+		.max_present = (uint32_t)count,
 		.n_caches = want->n_caches ? want->n_caches : caches_for_all_cpus(),
 		.frugal = want->frugal,
 	};
@@ -141,7 +225,21 @@ static int create(const struct sluice_memfd_config *want, struct sluice_memfd **
 		return -ENOMEM;
 	memset(memfd, 0, sizeof(*memfd));
 	memfd->fd = memfd->wake_fd = memfd->stop_fd = -1;
+	for (uint32_t i = 0; i < SLUICE_MEMFD_PARTS; i++)
+		memfd->parts[i].fd = -1;
+	memfd->name = want->name;
+	memfd->huge_pages = want->huge_pages;
 	memfd->size_min = size;
+	memfd->size_max = max;
+	plan_parts(memfd, want);
+	if (memfd->max_parts > 1)
+		window = part_at(memfd, memfd->max_parts - 1) +
+			 part_bytes(memfd, memfd->max_parts - 1);
+	ret = -EINVAL;
+	if (window > UINT64_C(4) << 30)
+		goto fail;
+	count += memfd->max_parts - 1;
+	config.max_chunks = (uint32_t)count;
 	ret = alloc_private(memfd, count, size >> SLUICE_CHUNK_SHIFT, config.n_caches);
 	if (ret)
 		goto fail;
@@ -154,25 +252,27 @@ static int create(const struct sluice_memfd_config *want, struct sluice_memfd **
 	if (memfd->wake_fd < 0)
 		goto fail;
 	config.grow = wake;
-	ret = open_sealed(want->name, max, want->huge_pages);
-	if (ret < 0)
+	cpu = reserve(window);
+	ret = -ENOMEM;
+	if (!cpu)
 		goto fail;
-	memfd->fd = ret;
-	cpu = mmap(NULL, max, PROT_READ | PROT_WRITE, MAP_SHARED, memfd->fd, 0);
-	ret = -errno;
-	if (cpu == MAP_FAILED)
+	ret = sluice_region_init(&memfd->region, cpu, want->dev, window);
+	if (ret) {
+		munmap(cpu, window);
 		goto fail;
-	ret = sluice_region_init(&memfd->region, cpu, want->dev, max);
-	if (!ret)
-		ret = sluice_pool_init(&memfd->pool, &config);
+	}
+	ret = open_part(memfd, 0);
+	if (ret)
+		goto fail;
+	memfd->n_parts = 1;
+	memfd->fd = memfd->parts[0].fd;
+	ret = sluice_pool_init(&memfd->pool, &config);
 	for (uint64_t c = 0; !ret && c << SLUICE_CHUNK_SHIFT < size; c++)
 		ret = add_chunk(memfd, c);
 	if (!ret) {
 		*out = memfd;
 		return 0;
 	}
-	munmap(cpu, max);
-	memfd->region.cpu = NULL;
 fail:
 	sluice_memfd_destroy(memfd);
 	return ret;
@@ -200,9 +300,47 @@ int sluice_memfd_open(const struct sluice_memfd_config *config, struct sluice_me
 	if (config->size == 0 || config->size % SLUICE_CHUNK_BYTES ||
 	    config->max % SLUICE_CHUNK_BYTES || config->max < config->size ||
 	    config->max > UINT64_C(4) << 30 || config->n_caches > 4096 ||
-	    (config->huge_pages && config->max != config->size))
+	    config->parts > SLUICE_MEMFD_PARTS ||
+	    (config->huge_pages && config->max != config->size && config->parts < 2))
 		return -EINVAL;
 	return create(config, out);
+}
+
+int sluice_memfd_part_make(struct sluice_memfd *memfd, struct sluice_memfd_part *part)
+{
+	uint32_t i = memfd->n_parts;
+	int ret;
+
+	if (i == memfd->max_parts)
+		return -ENOSPC;
+	if (memfd->parts[i].fd >= 0)
+		return -EBUSY;
+	ret = open_part(memfd, i);
+	if (!ret)
+		*part = memfd->parts[i];
+	return ret;
+}
+
+int sluice_memfd_part_use(struct sluice_memfd *memfd)
+{
+	if (memfd->n_parts == memfd->max_parts || memfd->parts[memfd->n_parts].fd < 0)
+		return -EINVAL;
+	memfd->n_parts++;
+	return 0;
+}
+
+int sluice_memfd_part_drop(struct sluice_memfd *memfd)
+{
+	uint32_t i = memfd->n_parts;
+
+	if (i == memfd->max_parts || memfd->parts[i].fd < 0)
+		return -EINVAL;
+	/* The addresses stay taken. */
+	(void)mmap((uint8_t *)memfd->region.cpu + part_at(memfd, i), memfd->parts[i].size,
+		   PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	close(memfd->parts[i].fd);
+	memfd->parts[i].fd = -1;
+	return 0;
 }
 
 static uint64_t now_ms(void)
@@ -242,9 +380,15 @@ static int grow(struct sluice_memfd *memfd, int32_t want)
 {
 	int added = 0;
 
-	for (uint64_t c = 0; added < want && c < memfd->pool.max_chunks; c++) {
-		if (!memfd->chunks[c].meta && !add_chunk(memfd, c))
-			added++;
+	for (uint32_t i = 0; i < memfd->n_parts; i++) {
+		uint64_t c = part_at(memfd, i) >> SLUICE_CHUNK_SHIFT;
+		uint64_t end =
+			(part_at(memfd, i) + memfd->parts[i].size + SLUICE_CHUNK_BYTES - 1) >>
+			SLUICE_CHUNK_SHIFT;
+
+		for (; added < want && c < end; c++)
+			if (!memfd->chunks[c].meta && !add_chunk(memfd, c))
+				added++;
 	}
 	return added;
 }
@@ -294,7 +438,8 @@ int sluice_memfd_balance(struct sluice_memfd *memfd)
 		memfd->surplus_since = 0;
 		return grow(memfd, want);
 	}
-	if (want == 0) {
+	/* A hole in a file of huge pages gives up what is set aside for it. */
+	if (want == 0 || memfd->max_parts > 1) {
 		memfd->surplus_since = 0;
 		return 0;
 	}
@@ -332,7 +477,7 @@ int sluice_memfd_start(struct sluice_memfd *memfd)
 	pthread_t thread;
 	int ret;
 
-	if (memfd->stop_fd >= 0)
+	if (memfd->stop_fd >= 0 || memfd->max_parts > 1)
 		return -EINVAL;
 	memfd->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (memfd->stop_fd < 0)
@@ -360,8 +505,9 @@ void sluice_memfd_destroy(struct sluice_memfd *memfd)
 		close(memfd->wake_fd);
 	if (memfd->region.cpu)
 		munmap(memfd->region.cpu, memfd->region.size);
-	if (memfd->fd >= 0)
-		close(memfd->fd);
+	for (uint32_t i = 0; i < SLUICE_MEMFD_PARTS; i++)
+		if (memfd->parts[i].fd >= 0)
+			close(memfd->parts[i].fd);
 	free(memfd->chunks);
 	free(memfd->caches);
 	free(memfd->chunk_memory);

@@ -171,6 +171,7 @@ static const struct allowed extra[] = {
 	ANY(set_robust_list),
 	ANY(lseek),
 	ANY(getdents64),
+	ANY(ioctl), /* whether a report goes to a terminal */
 #endif
 	ANY(restart_syscall), /* not empty, so that it is an array in every build */
 };

@@ -65,8 +65,9 @@ static uint32_t least(uint64_t a, uint64_t b)
 static void lower(const struct relay *r, uint32_t *size_max, uint32_t *seg_max)
 {
 	/* A chain may have half of what the shadow rings leave (place.c). These are not there yet, so it is
-	 * half of that, for what they may take. The least pool has 2 MiB. */
-	uint64_t most = r->shadow->options.pool_max / 4 - PAGE, size;
+	 * half of that, for what they may take. The least pool has 2 MiB. What it may grow by if the backend lets it
+	 * does not count: the guest is not told again. */
+	uint64_t most = pool_sure(&r->shadow->options) / 4 - PAGE, size;
 
 	*seg_max = least(*seg_max, least(most / PAGE, CHAIN_MAX - OTHER_SEGS));
 	size = *seg_max ? most / *seg_max : most;

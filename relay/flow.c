@@ -161,6 +161,14 @@ static bool no_room(struct queue *q)
 			q->loop->freed = true;
 		}
 	}
+	/* What is given back is of no use to it, so it is not kept for it. */
+	if (q->outgrows) {
+		if (__atomic_load_n(&s->waiting, __ATOMIC_RELAXED) == q) {
+			__atomic_store_n(&s->waiting, NULL, __ATOMIC_RELAXED);
+			q->loop->freed = true;
+		}
+		return false;
+	}
 	if (!__atomic_load_n(&s->waiting, __ATOMIC_RELAXED))
 		(void)__atomic_compare_exchange_n(&s->waiting, &nobody, q, false, __ATOMIC_RELAXED,
 						  __ATOMIC_RELAXED);
@@ -173,7 +181,7 @@ static void got_room(struct queue *q)
 
 	if (q->waits)
 		__atomic_store_n(&q->loop->nwaits, q->loop->nwaits - 1, __ATOMIC_RELAXED);
-	q->waits = false;
+	q->waits = q->outgrows = false;
 	if (__atomic_load_n(&s->waiting, __ATOMIC_RELAXED) == q) {
 		__atomic_store_n(&s->waiting, NULL, __ATOMIC_RELAXED);
 		q->loop->freed = true; /* for the others there is more now */

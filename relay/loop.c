@@ -302,16 +302,10 @@ int loop_pause(struct loop *l)
 		return (int)((s->memory_moves - now) / 1000000) + 1;
 	if (__atomic_load_n(&l->nkept, __ATOMIC_RELAXED) && !flush_quiet(l, now))
 		return (int)(KEPT_NS / 1000000);
-	if (s->memfd && s->memfd->wake_fd >= 0) {
-		struct sluice_pool_stats stats;
-
-		/* Nobody says when a grown pool falls idle: look once a second, as long as it is
-		 * larger than at first. */
-		sluice_pool_get_stats(&s->memfd->pool, &stats);
-		if (stats.bytes <= s->options.pool_size)
-			return -1;
-		(void)shadow_grow(s);
-		return 1000;
-	}
-	return -1;
+	/* Nobody says when a grown pool falls idle: look once a second, as long as it is larger than at
+	 * first. */
+	if (!pool_shrinks(s))
+		return -1;
+	(void)pool_grow(s);
+	return 1000;
 }

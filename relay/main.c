@@ -32,11 +32,13 @@
 #include "shadow.h"
 #include "state.h"
 
-#define POOL_SIZE     (UINT64_C(64) << 20)
-#define POOL_MAX      (UINT64_C(256) << 20)
-#define POLL_NS	      UINT64_C(200000)
-#define DRAIN_MS      120000
-#define STATS_WAITING 16 /* clients of --stats that wait while one is served */
+#define POOL_SIZE (UINT64_C(64) << 20)
+#define POOL_MAX  (UINT64_C(256) << 20)
+/* Between two parts there is one chunk of nothing: sluice/memfd.h. */
+#define HUGE_GROWN_MAX ((UINT64_C(4) << 30) - (SLUICE_MEMFD_PARTS - 1) * SLUICE_CHUNK_BYTES)
+#define POLL_NS	       UINT64_C(200000)
+#define DRAIN_MS       120000
+#define STATS_WAITING  16 /* clients of --stats that wait while one is served */
 
 struct options {
 	const char *listen;
@@ -140,15 +142,14 @@ static int check_shadow(struct options *o)
 			     NULL);
 	if (!s->pool_size)
 		s->pool_size = s->pool_max && s->pool_max < POOL_SIZE ? s->pool_max : POOL_SIZE;
-	if (s->huge_pages && s->pool_max && s->pool_max != s->pool_size)
-		return wrong("--pool-max: a pool on huge pages does not grow, give --pool-size",
-			     NULL);
-	if (s->huge_pages)
+	if (!s->pool_max && s->huge_pages)
 		s->pool_max = s->pool_size;
 	if (!s->pool_max)
 		s->pool_max = s->pool_size > POOL_MAX ? s->pool_size : POOL_MAX;
 	if (s->pool_max < s->pool_size)
 		return wrong("--pool-max is less than --pool-size", NULL);
+	if (s->huge_pages && s->pool_max > s->pool_size && s->pool_max > HUGE_GROWN_MAX)
+		return wrong("--pool-max: a pool on huge pages grows to 4082M at most", NULL);
 	return 0;
 }
 

@@ -92,7 +92,7 @@ static int take_slot(struct queue *q, uint64_t len, uint32_t *at, uint64_t *size
 	if (rc == -ENOSPC && kept_flush_all(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	/* Growing costs some system calls, once for each chunk that the pool has never had. */
-	if (rc == -ENOSPC && shadow_grow(s))
+	if (rc == -ENOSPC && pool_grow(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 1, &slot);
 	if (rc)
 		return rc;
@@ -255,6 +255,20 @@ static int fill(struct queue *q, struct flight *f, struct cursor *c, uint32_t *n
 	return 0;
 }
 
+/* There is no room for a flight of so many bytes, or more. */
+static int no_place(struct queue *q, uint64_t bytes)
+{
+	const struct shadow *s = q->shadow;
+
+	/* If this one alone goes beyond what a queue may ever have, waiting is no use; or none but for a larger pool. */
+	if (bytes > s->flight_max)
+		return -E2BIG;
+	if (bytes > s->share + s->room / 2)
+		q->outgrows = true;
+	pool_wish(q);
+	return -ENOSPC;
+}
+
 static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32_t *n, bool out)
 {
 	uint64_t len = run_length(c), size;
@@ -273,12 +287,9 @@ static int place_run(struct queue *q, struct flight *f, struct cursor *c, uint32
 			}
 			unhold(q, len);
 		}
-		/* Small parts and rounding can make a chain longer here than it is. If this one alone goes beyond what
-		 * a queue may ever have, waiting is no use. */
+		/* Small parts and rounding can make a chain longer here than it is. */
 		if (len <= PAGE)
-			return above_share(q->shadow, f->held + len) > q->shadow->room / 2
-				       ? -E2BIG
-				       : -ENOSPC;
+			return no_place(q, f->held + len);
 		len = (len / 2 + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 	}
 }
@@ -367,13 +378,16 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 	uint64_t size;
 	int rc;
 
-	if ((uint64_t)c->out + c->in > q->shadow->room / 2)
-		return -E2BIG;
+	/* Before anything else, since one that went down before may still have its old parts here. */
 	f->held = f->table = f->table_n = 0;
 	f->parts = f->few;
 	f->large = FLIGHT_NONE;
 	f->out = c->out;
 	f->in = c->in;
+	if ((uint64_t)c->out + c->in > q->shadow->chain_max)
+		return -E2BIG;
+	if ((uint64_t)c->out + c->in > q->shadow->share + q->shadow->room / 2)
+		return no_place(q, (uint64_t)c->out + c->in);
 	rc = place_segs(q, f, c->segs, c->nout, &n, &gather, true);
 	f->nout = (uint16_t)n;
 	if (!rc)
@@ -389,6 +403,8 @@ int place_chain(struct queue *q, struct flight *f, const struct chain *c, struct
 		rc = take_slot(q, nsg * VRING_DESC_BYTES, &f->table, &size);
 		if (!rc)
 			account(q, f, 0, size);
+		else
+			pool_wish(q);
 	}
 	if (rc) {
 		unplace(q, f, n);

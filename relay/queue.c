@@ -221,7 +221,7 @@ static int take(struct queue *q, uint64_t len, uint32_t *at)
 	struct sluice_slot slot;
 	int rc = sluice_pool_alloc(&s->memfd->pool, len, 4096, &slot);
 
-	if (rc == -ENOSPC && shadow_grow(s))
+	if (rc == -ENOSPC && pool_grow(s))
 		rc = sluice_pool_alloc(&s->memfd->pool, len, 4096, &slot);
 	if (rc)
 		return rc == -E2BIG ? -ENOSPC : rc;
@@ -289,7 +289,7 @@ void queue_detach_back(struct queue *q, bool free_slots)
 		q->shadow->waiting = NULL;
 	if (q->waits)
 		q->loop->nwaits--;
-	q->waits = false;
+	q->waits = q->outgrows = false;
 	for (uint16_t n = q->first; n != FLIGHT_NONE; n = q->flights[n].next) {
 		struct flight *f = &q->flights[n];
 

@@ -49,6 +49,7 @@ struct queue {
 	bool broke;	/* since a moment ago: the front-end has to be told */
 	bool active;	/* in the loop's list */
 	bool waits;	/* its next chain found no room; said in full */
+	bool outgrows;	/* and there is none before the pool grows */
 	bool tried;	/* and is about to be tried once more, before the queue sleeps */
 	bool whole;	/* used lengths are not believed */
 	bool streams;	/* so much is in flight that it is brought back past the caches (place.c) */

@@ -232,6 +232,7 @@ static int serve(struct relay *r)
 			{.fd = -1},
 		};
 		int stats = r->shadow ? stats_poll(r->shadow, &p[5]) : -1;
+		int part = r->shadow ? pool_pause(r->shadow) : -1;
 		int64_t pause = r->be.fd < 0 ? r->be.retry_at - relay_now_ms() : -1;
 		int rc;
 
@@ -247,6 +248,8 @@ static int serve(struct relay *r)
 			pause = 0;
 		if (stats >= 0 && (pause < 0 || stats < pause))
 			pause = stats;
+		if (part >= 0 && (pause < 0 || part < pause))
+			pause = part;
 		if (busy)
 			pause = 0;
 		if (poll(p, 6, (int)pause) < 0) {
@@ -274,6 +277,10 @@ static int serve(struct relay *r)
 			backchan_serve(r);
 		if (r->be.fd < 0 && relay_now_ms() >= r->be.retry_at)
 			backend_connect(r);
+		if (r->shadow && !pool_pause(r->shadow)) {
+			threads_hold(r->shadow);
+			pool_see_to(r);
+		}
 		if (p[0].revents) {
 			rc = serve_message(r);
 			if (rc != ANSWERED)

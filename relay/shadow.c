@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * shadow.c - all queues of shadow mode: start and stop, the pool
+ * shadow.c - all queues of shadow mode: start and stop
  *
  * Theory of operation
  * -------------------
- * A pool belongs to one connection to one backend. It is made when the first ring is to be started,
- * told to the backend as its only memory region, and given up when the connection ends.
+ * A pool (pool.c) belongs to one connection to one backend. It is made when the first ring is to be started,
+ * told to the backend as all its memory, and given up when the connection ends.
  *
  * Which features go where: those of the device (virtio 1.2, section 6: bits 0 to 23 and from 50 on,
  * but also those reserved before) are between the guest and the backend. Those of the ring are
@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,101 +121,6 @@ int shadow_init(struct shadow *s, struct relay *r, const struct shadow_options *
 	return 0;
 }
 
-/* ---- the pool ---- */
-
-static int pool_open(struct relay *r)
-{
-	struct shadow *s = r->shadow;
-	const struct sluice_memfd_config config = {
-		.name = "sluice-shadow",
-		.size = s->options.pool_size,
-		.max = s->options.pool_max,
-		.dev = SHADOW_DEV,
-		/* They are by processor: what a thread that has been moved has left in another one
-		 * counts as used. So few; and no more than a pool that runs dry looks into, which
-		 * is 16 (core/cache.c). */
-		.n_caches = (s->nloops + 3) / 4,
-		.frugal = true,
-		.huge_pages = s->options.huge_pages,
-	};
-	struct region *region = &r->mem.regions[0];
-	struct stat st;
-	int rc;
-
-	if (s->memfd)
-		return 0;
-	rc = sluice_memfd_open(&config, &s->memfd);
-	if (rc) {
-		relay_log_peer("there is no memory for a pool of %" PRIu64 " bytes (%s)%s",
-			       config.size, strerror(-rc),
-			       config.huge_pages
-				       ? ": reserve huge pages (/proc/sys/vm/nr_hugepages)"
-				       : "");
-		return rc;
-	}
-	s->pool = s->memfd->region.cpu;
-	s->rings = s->common = 0;
-	s->waiting = NULL;
-	s->connects++;
-	if (fstat(s->memfd->fd, &st))
-		st = (struct stat){0};
-	*region = (struct region){
-		.v = {.gpa = SHADOW_DEV, .size = config.max, .user = SHADOW_DEV, .offset = 0},
-		.dev = st.st_dev,
-		.ino = st.st_ino,
-		.fd = s->memfd->fd,
-		.used = true,
-	};
-	return 0;
-}
-
-static void pool_close(struct relay *r)
-{
-	struct shadow *s = r->shadow;
-	struct sluice_pool_stats stats;
-
-	if (!s->memfd)
-		return;
-	sluice_pool_get_stats(&s->memfd->pool, &stats);
-	if (stats.used_max > s->pool_max_used)
-		s->pool_max_used = stats.used_max;
-	r->mem.regions[0] = (struct region){.fd = -1}; /* the fd is the memfd's */
-	sluice_memfd_destroy(s->memfd);
-	s->memfd = NULL;
-	s->pool = NULL;
-}
-
-bool shadow_grow(struct shadow *s)
-{
-	bool grown;
-
-	if (s->memfd->wake_fd < 0)
-		return false;
-	shadow_lock(s, &s->growing);
-	grown = sluice_memfd_balance(s->memfd) > 0;
-	shadow_unlock(s, &s->growing);
-	/* Another thread may have had it grow meanwhile. */
-	return grown || s->nloops > 1;
-}
-
-/* How much each queue is sure of; again whenever their number or the rings' memory changes. */
-static void divide(struct shadow *s)
-{
-	uint64_t n = 0, slack = s->options.pool_max / 16;
-
-	for (unsigned int i = 0; i < RING_MAX; i++)
-		n += s->queues[i].back_on;
-	/* What slots and slabs round up to is theirs too; a sixteenth is for what they keep. */
-	s->room =
-		s->options.pool_max > s->rings + slack ? s->options.pool_max - s->rings - slack : 0;
-	s->share = n ? s->room / 2 / n : 0;
-	s->common = 0;
-	for (unsigned int i = 0; i < RING_MAX; i++)
-		if (s->queues[i].held > s->share)
-			s->common += s->queues[i].held - s->share;
-	loop_room_came(s, NULL);
-}
-
 /* ---- rings ---- */
 
 static void refuse(struct relay *r, unsigned int index, int rc)
@@ -270,6 +174,17 @@ static int start(struct relay *r, unsigned int index)
 	return rings_tell(r, index, &told);
 }
 
+/* Its shadow goes into the pool, which may have to grow for it. */
+static int attach_back(struct relay *r, struct queue *q)
+{
+	int rc;
+
+	do
+		rc = queue_attach_back(q, backend_features(r));
+	while (rc == -ENOSPC && pool_add_part(r));
+	return rc && r->be.fd < 0 ? -ENOTCONN : rc;
+}
+
 static void start_ready(struct relay *r, unsigned int index)
 {
 	struct shadow *s = r->shadow;
@@ -296,7 +211,7 @@ static void start_ready(struct relay *r, unsigned int index)
 	if (!rc && !r->be.memory_live)
 		rc = backend_memory(r, NULL);
 	if (!rc)
-		rc = queue_attach_back(q, backend_features(r));
+		rc = attach_back(r, q);
 	if (rc == -EREMOTEIO)
 		backend_lost(r, "it refused the pool");
 	/* Huge pages may still be those of the pool that the last backend had. */
@@ -310,7 +225,7 @@ static void start_ready(struct relay *r, unsigned int index)
 				      : strerror(-rc));
 		return;
 	}
-	divide(s);
+	pool_divide(s);
 	s->strict_layout =
 		!(backend_features(r) & (VU_BIT(VIRTIO_F_VERSION_1) | VU_BIT(VIRTIO_F_ANY_LAYOUT)));
 	rc = start(r, index);
@@ -363,7 +278,7 @@ void shadow_ring_stop(struct relay *r, unsigned int index, bool asked)
 		loop_unwatch(q, q->back_call);
 		flow_reap_rest(q);
 		queue_detach_back(q, true);
-		divide(r->shadow);
+		pool_divide(r->shadow);
 	}
 	/* Whoever serves the ring next need not know that kicks had been switched off. */
 	if (in_memory(q)) {
@@ -470,7 +385,7 @@ void shadow_backend_gone(struct relay *r)
 	}
 	s->backend_broke = NULL;
 	pool_close(r);
-	divide(s);
+	pool_divide(s);
 }
 
 void shadow_session_end(struct relay *r)

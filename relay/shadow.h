@@ -19,7 +19,8 @@
  *   ledger.c	    the in-flight buffer that the front-end keeps
  *   ledger_packed.c  the same for packed rings
  *   dirty.c	    the log for live migration
- *   shadow.c	    all queues: start and stop, the pool
+ *   shadow.c	    all queues: start and stop
+ *   pool.c	    the pool: making it, dividing it, having it grow
  *   loop.c	    whose turn it is: queues with work, spinning, sleeping
  *   threads.c	    more than one loop: a thread each, and bringing them to rest
  *   stats.c	    counters, for the --stats socket
@@ -71,13 +72,21 @@ struct shadow {
 	struct guest guest;
 	struct sluice_memfd *memfd; /* of this connection to the backend, or NULL */
 	uint8_t *pool;		    /* its memory */
-	uint64_t room;		    /* bytes of the pool, at its largest, that flights may have */
-	uint64_t share;		    /* what each queue may have of it for certain */
-	uint64_t rings;		    /* bytes of the pool in shadow rings and blocks */
-	bool strict_layout;	    /* descriptors go down as the guest framed them */
-	uint32_t seg_bytes;	    /* the most that one descriptor may have, going down */
-	int stats_fd;		    /* listening, or -1 */
-	uint64_t memory_moves;	    /* until when memory is missing, ns */
+	uint64_t size;	       /* bytes of the pool that there are, or can be without a message */
+	uint64_t reach;	       /* bytes that it may come to with this backend */
+	uint64_t room;	       /* of size: what flights may have */
+	uint64_t share;	       /* what each queue may have of it for certain */
+	uint64_t chain_max;    /* of reach: bytes of the longest chain */
+	uint64_t flight_max;   /* and the same with what it is rounded up to */
+	uint64_t part_at;      /* ns; the pool gets no part before */
+	bool wished;	       /* a queue wants the pool to get one; shared */
+	bool missing_said;     /* that there is no memory for one has been said */
+	bool fixed_said;       /* that there will be none has been said */
+	uint64_t rings;	       /* bytes of the pool in shadow rings and blocks */
+	bool strict_layout;    /* descriptors go down as the guest framed them */
+	uint32_t seg_bytes;    /* the most that one descriptor may have, going down */
+	int stats_fd;	       /* listening, or -1 */
+	uint64_t memory_moves; /* until when memory is missing, ns */
 	struct dirty dirty;
 	void *ledger; /* the in-flight buffer of the front-end, or NULL */
 	size_t ledger_len;
@@ -131,14 +140,70 @@ int stats_poll(const struct shadow *s, struct pollfd *p);
  */
 void stats_serve(struct shadow *s);
 
-/* shadow.c */
+/* pool.c */
 
 /**
- * shadow_grow - have the pool grow if it can
- *
- * Return: whether it is worth another try to get a slot.
+ * pool_sure - bytes that the pool comes to with any backend
  */
-bool shadow_grow(struct shadow *s);
+uint64_t pool_sure(const struct shadow_options *o);
+
+/**
+ * pool_open - make the pool of this connection, if there is none
+ *
+ * Return: 0 with the backend not told of it yet; -ENOMEM or another negative errno, with a line in the log; -ENOTCONN if the
+ * backend has been lost over being asked what it takes.
+ */
+int pool_open(struct relay *r);
+
+/**
+ * pool_close - give it up: the connection is closed
+ */
+void pool_close(struct relay *r);
+
+/**
+ * pool_divide - how much each queue is sure of: whenever their number, the rings' memory or the pool's size changes
+ */
+void pool_divide(struct shadow *s);
+
+/**
+ * pool_grow - have the pool use more of what the backend has been told of
+ *
+ * Return: whether it is worth another try to get a slot. Context: any thread.
+ */
+bool pool_grow(struct shadow *s);
+
+/**
+ * pool_shrinks - whether the pool is larger than at first and will not stay so
+ */
+bool pool_shrinks(const struct shadow *s);
+
+/**
+ * pool_wish - a queue has found no room: have the backend told of more, if there may be more
+ *
+ * Context: the queue's thread. Tells nobody itself.
+ */
+void pool_wish(struct queue *q);
+
+/**
+ * pool_pause - milliseconds after which pool_see_to() is to be called, or -1
+ */
+int pool_pause(const struct shadow *s);
+
+/**
+ * pool_see_to - see to a wish, if anybody still waits
+ *
+ * Context: the control thread, while all loops rest. Waits for the backend; it may be lost afterwards.
+ */
+void pool_see_to(struct relay *r);
+
+/**
+ * pool_add_part - get a part, and tell the backend of it
+ *
+ * Return: whether there is more room. Context: as for pool_see_to().
+ */
+bool pool_add_part(struct relay *r);
+
+/* shadow.c */
 
 /**
  * shadow_init - at the start of the process

@@ -15,12 +15,27 @@
  * and giving back what caches keep after a load (sluice_pool_trim()), happen in
  * sluice_memfd_balance(), called from the program's own loop whenever wake_fd becomes readable and
  * once in a while, or from a thread that sluice_memfd_start() makes.
+ *
+ * A file with nothing behind most of it is of no use to a device's side that pins all that it is told of, or where memory is
+ * reserved as soon as it is mapped, as huge pages are. For these a pool may grow by parts: each a sealed file of its
+ * own, that is made when the pool is to grow, told to the device's side by the program, and used from then on. Addresses stay
+ * in one range, taken at the beginning. 2 MiB of it between two parts stay empty, so that no slot reaches from one file
+ * into another: many a device's side refuses a buffer that does. Parts are not given back before the pool is.
  */
 #ifndef SLUICE_MEMFD_H
 #define SLUICE_MEMFD_H
 
 #include <sluice/dma.h>
 #include <sluice/pool.h>
+
+#define SLUICE_MEMFD_PARTS 8 /* as many memory regions as every vhost-user back-end takes */
+
+/* A file of a pool. */
+struct sluice_memfd_part {
+	int fd;	       /* to be handed to the device's side; stays the library's */
+	uint64_t dev;  /* device address of its first byte */
+	uint64_t size; /* bytes, all of the file */
+};
 
 /* Owned by the library from create to destroy; the fields are for reading. */
 struct sluice_memfd {
@@ -30,8 +45,15 @@ struct sluice_memfd {
 	struct sluice_cache **caches;
 	void *chunk_memory;
 	void *cache_memory;
-	int fd;	     /* to be handed to the device's side; stays the library's */
+	int fd;	     /* to be handed to the device's side; stays the library's; that of parts[0] */
 	int wake_fd; /* readable when the pool wants to be balanced */
+	struct sluice_memfd_part parts[SLUICE_MEMFD_PARTS];
+	uint32_t n_parts; /* that are used; behind them may be one that is made and not used yet */
+	uint32_t max_parts; /* 1: the pool grows inside its file, if at all */
+	uint64_t part_size; /* of all parts but the first and the last */
+	const char *name;
+	bool huge_pages;
+	uint64_t size_max;
 	uint64_t size_min;
 	uint32_t space;		/* counts the times that there may have been space; a futex */
 	uint64_t surplus_since; /* ms; 0 if there is none */
@@ -73,8 +95,13 @@ struct sluice_memfd_config {
 	uint64_t dev; /* device address of its first byte, a multiple of 4096 */
 	uint32_t n_caches; /* caches of the pool; 0: as many as the machine has CPUs. A program that
 			      has given up the file system cannot count those, and says it here. */
-	bool huge_pages;   /* pages of 2 MiB from the system's reserve; such a pool does not grow */
-	bool frugal;	   /* as in struct sluice_pool_config */
+	/*
+	 * 0 or 1: one file. More: a pool that grows by parts, so many in all, up to SLUICE_MEMFD_PARTS; the first has
+	 * @size bytes. @max with 2 MiB for each further part is 4 GiB at most.
+	 */
+	uint32_t parts;
+	bool huge_pages; /* pages of 2 MiB from the system's reserve; it grows by parts or not at all */
+	bool frugal;	 /* as in struct sluice_pool_config */
 };
 
 /**
@@ -82,7 +109,8 @@ struct sluice_memfd_config {
  * @config: read, not kept, but for the name
  * @out:    set to the pool; the caller gives it back with sluice_memfd_destroy()
  *
- * Return: as sluice_memfd_create(); -ENOMEM also if there are too few huge pages.
+ * Return: as sluice_memfd_create(); -ENOMEM also if there are too few huge pages; -EINVAL also if it is to grow on huge
+ * pages in one file.
  * Context: may sleep.
  */
 SLUICE_API int sluice_memfd_open(const struct sluice_memfd_config *config,
@@ -94,7 +122,7 @@ SLUICE_API int sluice_memfd_open(const struct sluice_memfd_config *config,
  *
  * Growing is done at once. A chunk that can be done without is taken out when that has been so in
  * every call for SLUICE_QUIET_MS. Caches are trimmed once in SLUICE_TRIM_MS: 13 times, and they are
- * empty.
+ * empty. A pool that grows by parts gets chunks of those that are used, and is not shrunk.
  *
  * Return: chunks added if positive, removed if negative; -ENOMEM is never among them: a pool that
  * cannot grow stays as it is, and its callers see -ENOSPC.
@@ -110,9 +138,38 @@ SLUICE_API int sluice_memfd_balance(struct sluice_memfd *memfd);
  *
  * It sleeps as long as the pool is unused.
  *
- * Return: 0; -EINVAL if there is a thread; or the negative errno of what failed.
+ * Return: 0; -EINVAL if there is a thread, or if the pool grows by parts, which the program has to tell somebody of; or the
+ * negative errno of what failed.
  */
 SLUICE_API int sluice_memfd_start(struct sluice_memfd *memfd);
+
+/**
+ * sluice_memfd_part_make - make the next part of a pool that grows by parts
+ * @memfd: the pool
+ * @part:  filled in: what the device's side is to be told
+ *
+ * Memory is set aside for all of it (huge pages) or for nothing (ordinary ones). The pool does not use it before
+ * sluice_memfd_part_use(), nor keep it after sluice_memfd_part_drop(). When to make one is for the caller to
+ * know: most likely when sluice_memfd_balance() has added nothing although somebody has seen -ENOSPC.
+ *
+ * Return: 0; -ENOSPC if the pool has all its parts; -EBUSY if there is one that is made and not used;
+ * -ENOMEM if there is no memory, or too few huge pages; another negative errno of a system call: the pool is then as before.
+ * Context: may sleep. One caller at a time of this, the two below and sluice_memfd_balance(); slots may be taken and given back meanwhile.
+ */
+SLUICE_API int sluice_memfd_part_make(struct sluice_memfd *memfd, struct sluice_memfd_part *part);
+
+/**
+ * sluice_memfd_part_use - the device's side has the part that was made: let the pool have it
+ * sluice_memfd_part_drop - it does not: undo it
+ * @memfd: the pool
+ *
+ * A part's chunks get into the pool as it wants them (sluice_memfd_balance()).
+ *
+ * Return: 0; -EINVAL if there is none that is made and not used.
+ * Context: as for sluice_memfd_part_make().
+ */
+SLUICE_API int sluice_memfd_part_use(struct sluice_memfd *memfd);
+SLUICE_API int sluice_memfd_part_drop(struct sluice_memfd *memfd);
 
 /**
  * sluice_memfd_map_wait - sluice_dma_map(), waiting for space if there is none

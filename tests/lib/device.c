@@ -241,10 +241,14 @@ static bool slip(struct backend_state *s, int fd, struct vu_msg *m)
 static bool serve(struct backend_state *s, int fd)
 {
 	struct vu_msg m;
+	bool slips;
 
 	if (vu_recv(fd, &m, 10000))
 		return false;
-	take_memory(&s->mem, &m);
+	slips = s->script->slip && m.h.request == s->script->slip_request && s->script->times;
+	/* What it says no to it has not got. */
+	if (!slips || s->script->slip != SLIP_REFUSE)
+		take_memory(&s->mem, &m);
 	take_ring(s, &m);
 	if (m.h.request == VU_SET_FEATURES)
 		s->packed = m.p.u64 & VU_BIT(VIRTIO_F_PACKED);
@@ -252,7 +256,7 @@ static bool serve(struct backend_state *s, int fd)
 	vu_close_fds(&m);
 	if (!answer(s, &m))
 		return true;
-	if (s->script->slip && m.h.request == s->script->slip_request && s->script->times) {
+	if (slips) {
 		s->script->times--;
 		s->script->sinned++;
 		return slip(s, fd, &m);

@@ -22,7 +22,8 @@
  *   - with pan -l -f: the threads do not have each other try for ever (a cycle without progress).
  *
  * Left out: memory that is not sequentially consistent (loop.c says where full barriers are), rings that are full, growing
- * of the pool, fragments (which are why those that have waited try again one at a time: flow.c, place()), the control thread.
+ * of the pool, and with it chains that wait for that and for no room that anybody gives back (these never are shadow.waiting: no_room()
+ * in flow.c), fragments (which are why those that have waited try again one at a time: flow.c, place()), the control thread.
  *
  * Variants, by -D, each of which leaves one thing out and must be found out:
  *   NO_SECOND_TRY	who finds no room sleeps, and does not try again after having said so. (The relay does so for two

@@ -456,6 +456,14 @@ static void g6_wrong_usage_is_named(void **state)
 		assert_true(peers_logged(rig, wrong[i][2]));
 		unlink(rig->log);
 	}
+	/* What two options have to do with each other. */
+	peers_relay(rig, "--mode", "shadow", "--hugetlb", "--pool-max", "4G", NULL);
+	assert_int_equal(peers_status(rig), 1);
+	assert_true(peers_logged(rig, "a pool on huge pages grows to 4082M at most"));
+	unlink(rig->log);
+	peers_relay(rig, "--mode", "shadow", "--pool-size", "4M", "--pool-max", "2M", NULL);
+	assert_int_equal(peers_status(rig), 1);
+	assert_true(peers_logged(rig, "--pool-max is less than --pool-size"));
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, peers_setup, peers_teardown)

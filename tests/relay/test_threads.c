@@ -20,14 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lane.h"
 #include "pair.h"
 #include "rig.h"
-
-#define OUT 4u /* chains of a ring that are out at once */
-#define LARGE                                                                                      \
-	(VM_BUFFER + 0x30000) /* what all of them have to be read, behind a word of their own */
-#define LARGE_MAX (700u << 10)
-#define BACK	  1024u /* bytes that come back */
 
 static char stats_path[96];
 
@@ -121,109 +116,6 @@ static void g1_every_thread_has_given_up_its_rights(void **state)
 
 /* ---- a pool that two threads want more of than there is ---- */
 
-struct lane {
-	unsigned int q;
-	unsigned int offered;
-	unsigned int back;
-	uint64_t random;
-	bool all_large;
-	uint16_t id[OUT]; /* by which the ring knows the chain in each place */
-	bool busy[OUT];
-	uint32_t large[OUT];
-};
-
-static uint64_t place_of(const struct lane *l, unsigned int i)
-{
-	return VM_BUFFER + 0x8000 * l->q + 0x1000 * i;
-}
-
-static void offer(struct vm *v, struct lane *l, unsigned int i)
-{
-	const uint64_t at = place_of(l, i), word = (uint64_t)l->q << 32 | l->offered;
-
-	l->random = l->random * 6364136223846793005u + 1442695040888963407u;
-	l->large[i] = l->offered % 4 && !l->all_large ? (uint32_t)(l->random >> 33) % LARGE_MAX + 1
-						      : LARGE_MAX;
-
-	const struct piece pieces[] = {
-		{at, sizeof(word), false}, {LARGE, l->large[i], false}, {at + 0x400, BACK, true}};
-
-	vm_write(v, at, &word, sizeof(word));
-	memset(vm_at(v, at + 0x400), 0, BACK);
-	l->id[i] = vm_offer_indirect(v, l->q, pieces, 3, l->q * OUT + i);
-	l->busy[i] = true;
-	l->offered++;
-}
-
-static bool take(struct vm *v, struct lane *l)
-{
-	uint32_t id, len;
-	uint64_t at;
-	const uint8_t *back;
-	unsigned int i = 0, right = 0;
-
-	if (!vm_poll(v, l->q, &id, &len))
-		return false;
-	while (i < OUT && !(l->busy[i] && l->id[i] == id))
-		i++;
-	assert_true(i < OUT);
-	at = place_of(l, i);
-	back = vm_at(v, at + 0x400);
-	assert_int_equal(len, BACK);
-	for (unsigned int b = 0; b < BACK; b++) {
-		const uint32_t from = b % (8 + l->large[i]);
-		const uint64_t gpa = from < 8 ? at + from : LARGE + from - 8;
-
-		right += back[b] == (*vm_at(v, gpa) ^ 0xa5);
-	}
-	assert_int_equal(right, BACK);
-	l->busy[i] = false;
-	l->back++;
-	return true;
-}
-
-/* Offers until so many have been, takes until all are back. */
-static void move(struct vm *v, struct lane lanes[VM_RINGS], unsigned int chains)
-{
-	unsigned int idle = 0;
-
-	while (lanes[0].back < chains || lanes[1].back < chains) {
-		bool any = false;
-
-		for (unsigned int q = 0; q < VM_RINGS; q++) {
-			struct lane *l = &lanes[q];
-			bool more = false;
-
-			while (take(v, l))
-				any = true;
-			for (unsigned int i = 0; i < OUT; i++)
-				if (!l->busy[i] && l->offered < chains) {
-					offer(v, l, i);
-					more = true;
-				}
-			if (more)
-				vm_kick(v, q);
-		}
-		if (any) {
-			idle = 0;
-			continue;
-		}
-		poll(NULL, 0, 1);
-		if (++idle == 30000)
-			fail_msg("nothing moves: %u and %u of %u are back", lanes[0].back,
-				 lanes[1].back, chains);
-	}
-}
-
-static void fill_large(struct vm *v)
-{
-	static uint8_t bytes[LARGE_MAX];
-
-	for (unsigned int i = 0; i < LARGE_MAX; i++)
-		bytes[i] = (uint8_t)(i * 7 + (i >> 9));
-	vm_write(v, LARGE, bytes, sizeof(bytes));
-}
-
 /* Chains of which two do not fit beside each other: all come back, whole, of both rings. With --poll 0
  * a queue that waits for room sleeps at once. */
 static void share_a_tiny_pool(struct pair *p, const char *poll_us)
@@ -232,9 +124,9 @@ static void share_a_tiny_pool(struct pair *p, const char *poll_us)
 	struct vm *v = &p->vm;
 
 	start(p, "2M", poll_us);
-	fill_large(v);
+	lane_fill(v);
 	for (unsigned int chains = 15; chains <= 60; chains += 15) {
-		move(v, lanes, chains);
+		lanes_move(v, lanes, chains);
 		read_statistics();
 		vm_check(v);
 	}
@@ -289,17 +181,17 @@ static void g5_threads_that_wait_for_room_sleep(void **state)
 	struct vm *v = &p->vm;
 
 	start(p, "2M", "50");
-	fill_large(v);
+	lane_fill(v);
 	comes_to_rest(p);
 	p->device.script->hold = true;
-	for (unsigned int i = 0; i < OUT; i++)
+	for (unsigned int i = 0; i < LANE_OUT; i++)
 		for (unsigned int q = 0; q < VM_RINGS; q++)
-			offer(v, &lanes[q], i);
+			lane_offer(v, &lanes[q], i);
 	for (unsigned int q = 0; q < VM_RINGS; q++)
 		vm_kick(v, q);
 	comes_to_rest(p);
 	p->device.script->hold = false;
-	move(v, lanes, 2 * OUT);
+	lanes_move(v, lanes, 2 * LANE_OUT);
 	pair_well(p);
 }
 
@@ -311,16 +203,16 @@ static void g5_room_from_one_thread_wakes_the_other(void **state)
 	struct vm *v = &p->vm;
 
 	start(p, "2M", "0");
-	fill_large(v);
+	lane_fill(v);
 	for (unsigned int round = 0; round < 20; round++) {
 		const uint32_t seen = p->device.script->chains;
 
 		p->device.script->hold_first = true;
 		for (unsigned int i = 0; i < 2; i++)
-			offer(v, &lanes[0], i);
+			lane_offer(v, &lanes[0], i);
 		vm_kick(v, 0);
 		device_wait(&p->device, &p->device.script->chains, seen + 2);
-		offer(v, &lanes[1], 0);
+		lane_offer(v, &lanes[1], 0);
 		vm_kick(v, 1);
 		if (round % 10 == 0) {
 			comes_to_rest(p);
@@ -331,7 +223,7 @@ static void g5_room_from_one_thread_wakes_the_other(void **state)
 		p->device.script->hold_first = false;
 		for (unsigned int i = 0;
 		     lanes[0].back < lanes[0].offered || lanes[1].back < round + 1; i++) {
-			if (take(v, &lanes[0]) || take(v, &lanes[1]))
+			if (lane_take(v, &lanes[0]) || lane_take(v, &lanes[1]))
 				continue;
 			assert_true(i < 30000);
 			poll(NULL, 0, 1);
@@ -425,21 +317,21 @@ static void g5_a_ring_at_work_does_not_mind_the_other(void **state)
 		device_again,
 		sinful_device,
 	};
-	/* The other one's, which is left alone by move(). */
+	/* The other one's, which is left alone by lanes_move(). */
 	struct lane lanes[VM_RINGS] = {{.q = 0, .offered = 1u << 20, .back = 1u << 20},
 				       {.q = 1, .random = 5}};
 	struct pair *p = *state;
 	struct vm *v = &p->vm;
 
 	start(p, "4M", "50");
-	fill_large(v);
+	lane_fill(v);
 	for (unsigned int round = 0; round < 2; round++) {
 		for (size_t i = 0; i < sizeof(what) / sizeof(what[0]); i++) {
-			for (unsigned int n = 0; n < OUT; n++)
-				offer(v, &lanes[1], n);
+			for (unsigned int n = 0; n < LANE_OUT; n++)
+				lane_offer(v, &lanes[1], n);
 			vm_kick(v, 1);
 			what[i](p);
-			move(v, lanes, lanes[1].offered + 2);
+			lanes_move(v, lanes, lanes[1].offered + 2);
 			vm_check(v);
 			vm_echo(v, 0);
 		}

@@ -140,7 +140,7 @@ static int setup(void **state)
 	assert_int_equal(guest_map_raw(&shadow.guest, GPA, USER, BYTES, memory), 0);
 	assert_int_equal(sluice_memfd_open(&config, &shadow.memfd), 0);
 	shadow.pool = shadow.memfd->region.cpu;
-	shadow.room = POOL;
+	shadow.room = shadow.chain_max = shadow.flight_max = POOL;
 	shadow.share = POOL / QUEUES;
 	for (unsigned int i = 0; i < QUEUES; i++) {
 		struct queue *q = &shadow.queues[i];
