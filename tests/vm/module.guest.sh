@@ -77,7 +77,7 @@ check "one without ACCESS_PLATFORM is not, and the reason is said" \
 	grep -q '^reason .*ACCESS_PLATFORM' "$STATS/$C/stats"
 
 # 32 MiB of requests are wanted in flight; slow disks see to it that they are.
-host throttle 100
+host throttle 30
 check "a full pool under load: no error, nothing lost" \
 	both --rw=write --bs=256k --iodepth=64 --size=16m
 host throttle 0
