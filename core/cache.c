@@ -363,7 +363,8 @@ static bool from_pool(struct sluice_pool *pool, struct sluice_cache *cache, uint
 			cache_push(cache, class, first + (uint32_t)__builtin_ctz(taken) * units);
 			cache->drawn += units;
 		}
-		cache_prefetch_top(pool, cache, class);
+		if (cache_height(cache, class))
+			cache_prefetch(pool, cache->slot[cache->stack[class].top - 1u]);
 	} else {
 		note_kind(pool, g, run_kind(count));
 	}

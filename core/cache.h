@@ -142,19 +142,9 @@ static inline void cache_drew(struct sluice_cache *cache, uint32_t units)
 	cache->drawn += units;
 }
 
-/*
- * What lies on top of a stack is handed out next, and its record, in a large pool, has been looked at by nobody for long:
- * there is time to fetch it until then. With the lock, so that the slot's chunk stays.
- */
-static SLUICE_INLINE void cache_prefetch_top(const struct sluice_pool *pool,
-					     const struct sluice_cache *cache, uint32_t kind)
+/* The record of a slot that the cache has. With its lock, so that the slot's chunk stays. */
+static SLUICE_INLINE void cache_prefetch(const struct sluice_pool *pool, uint32_t unit)
 {
-	const struct sluice_stack *stack = &cache->stack[kind];
-	uint32_t unit;
-
-	if (stack->top == stack->base)
-		return;
-	unit = cache->slot[stack->top - 1u];
 	sluice_prefetch(&pool->chunks[unit / UNITS].meta->record[unit % UNITS]);
 }
 
@@ -166,7 +156,11 @@ static inline struct cache_took cache_take_kind(const struct sluice_pool *pool,
 	uint32_t top = stack->top - 1u, units = sluice_kind_units[kind];
 
 	stack->top = (uint16_t)top;
-	cache_prefetch_top(pool, cache, kind);
+	/*
+	 * What lies on top now is handed out next, and its record, in a large pool, has been looked at by nobody for long: there
+	 * is time to fetch it until then. If nothing does, the slot itself will do: a branch would go either way.
+	 */
+	cache_prefetch(pool, cache->slot[top - (top != stack->base)]);
 	sluice_store_u32(&cache->held, cache->held - units);
 	cache->allocs++;
 	return (struct cache_took){0, kind, cache->slot[top], units};
