@@ -30,7 +30,7 @@ BUILD   ?= build$(flavour)
 WARN     = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	   -Wundef -Wvla -Wpointer-arith -Werror
 # With AddressSanitizer there is so much code that -O2 costs the compiler more than it saves the tests. A sanitizer's
-# report needs functions and lines, which is -g1: variables are a third of what its builds cost.
+# report needs functions and lines, which is -g1: variables are a tenth (thread) to a third of what its builds cost.
 CFLAGS  ?= $(if $(findstring address,$(SAN)),-O1,-O2) $(if $(SAN),-g1,-g)
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(WARN) -fPIC -fvisibility=hidden -fno-strict-aliasing -MMD -MP \
 	     -Iinclude -Ilib/port $(CFLAGS) $(LTO) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer \
@@ -62,7 +62,7 @@ PROG_LIBS  = -lseccomp -lcap-ng -lncursesw -ltinfo -lm
 .SECONDARY:
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
 
-# The relay's peers in the tests have a thread each: ThreadSanitizer could only slow them down.
+# The relay's peers in the tests have a thread each (but for who scribbles in test_hostile_guest.c): ThreadSanitizer could only slow them down.
 $(BUILD)/obj/tests/relay/%.o $(patsubst %,$(BUILD)/obj/tests/lib/%.o,device device_ring front pair peer vm): \
 	PEER_CFLAGS = $(if $(findstring thread,$(SAN)),-fno-sanitize=thread)
 $(BUILD)/obj/%.o: %.c Makefile
