@@ -139,6 +139,11 @@ static void forget(struct sluice_cache *cache, uint32_t kind, uint32_t n)
 	sluice_store_u32(&cache->held, cache->held - n * sluice_kind_units[kind]);
 }
 
+static uint32_t at_most(uint32_t n, uint32_t most)
+{
+	return n < most ? n : most;
+}
+
 /* Give back the n oldest slots of a stack. */
 static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint32_t kind,
 		      uint32_t n)
@@ -146,7 +151,7 @@ static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	const uint32_t *slot = cache->slot + cache->stack[kind].base;
 
 	for (uint32_t done = 0; done < n;) {
-		uint32_t end = n - done > GIVE ? done + GIVE : n;
+		uint32_t end = done + at_most(n - done, GIVE);
 		unsigned long flags = sluice_lock(&pool->lock);
 
 		for (; done < end; done++)
@@ -156,11 +161,6 @@ static void give_back(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	}
 	if (n)
 		forget(cache, kind, n);
-}
-
-static uint32_t at_most(uint32_t n, uint32_t most)
-{
-	return n < most ? n : most;
 }
 
 /* The stack that gives something next, and then the one after it. One that is not empty, if there is any. */
@@ -192,7 +192,7 @@ static void economize(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	if (!cache->held || sluice_pool_in_runs(pool) + bytes <= pool->stats.used_max)
 		return;
 	kind = next_stack(cache);
-	n = cache_height(cache, kind) < BATCH ? cache_height(cache, kind) : BATCH;
+	n = at_most(cache_height(cache, kind), BATCH);
 	for (uint32_t i = 0; i < n; i++)
 		to_pool(pool, cache->slot[cache->stack[kind].base + i], kind);
 	forget(cache, kind, n);
@@ -247,6 +247,14 @@ static uint32_t empty(struct sluice_pool *pool, struct sluice_cache *cache, uint
 	return slots;
 }
 
+/* Try to lock a cache that is another CPU's and holds more than so many units. */
+static bool try_another(const struct sluice_cache *mine, struct sluice_cache *other, uint32_t units,
+			unsigned long *flags)
+{
+	return other != mine && sluice_load_u32(&other->held) > units &&
+	       sluice_trylock(&other->lock, flags);
+}
+
 /* Empty the caches of other CPUs that hold anything. True if any did. */
 static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mine, uint32_t from)
 {
@@ -258,8 +266,7 @@ static bool empty_others(struct sluice_pool *pool, const struct sluice_cache *mi
 		struct sluice_cache *cache = pool->caches[(first + i) % pool->n_caches];
 		unsigned long flags;
 
-		if (cache == mine || !sluice_load_u32(&cache->held) ||
-		    !sluice_trylock(&cache->lock, &flags))
+		if (!try_another(mine, cache, 0, &flags))
 			continue;
 		slots += empty(pool, cache, from);
 		any = true;
@@ -302,8 +309,7 @@ static void give_back_some(struct sluice_pool *pool, struct sluice_cache *cache,
 	unsigned long flags;
 
 	give_back_one(pool, cache, low);
-	if (other == cache || !sluice_load_u32(&other->held) ||
-	    !sluice_trylock(&other->lock, &flags))
+	if (!try_another(cache, other, 0, &flags))
 		return;
 	give_back_one(pool, other, low);
 	sluice_unlock(&other->lock, flags);
@@ -315,8 +321,7 @@ static void give_back_another(struct sluice_pool *pool, struct sluice_cache *cac
 	struct sluice_cache *other = next_cache(pool, cache);
 	unsigned long flags;
 
-	if (other == cache || sluice_load_u32(&other->held) <= limit ||
-	    !sluice_trylock(&other->lock, &flags))
+	if (!try_another(cache, other, limit, &flags))
 		return;
 	give_back_next(pool, other);
 	sluice_unlock(&other->lock, flags);
@@ -390,7 +395,7 @@ static bool reclaim(struct sluice_pool *pool)
 static uint32_t give_back_from(struct sluice_pool *pool, uint32_t kind)
 {
 	unsigned long flags;
-	uint32_t want;
+	enum put_off want;
 
 	if (kind >= CACHE_KINDS)
 		return 0;
