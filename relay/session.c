@@ -219,6 +219,14 @@ static void queues_woke(struct relay *r, bool notified)
 	loop_trouble(r);
 }
 
+/* The shorter one of two pauses in milliseconds, of which each may be -1: none. */
+static int64_t sooner(int64_t a, int64_t b)
+{
+	if (a < 0)
+		return b;
+	return b < 0 || a < b ? a : b;
+}
+
 static int serve(struct relay *r)
 {
 	for (;;) {
@@ -246,12 +254,7 @@ static int serve(struct relay *r)
 
 		if (r->be.fd < 0 && pause < 0)
 			pause = 0;
-		if (stats >= 0 && (pause < 0 || stats < pause))
-			pause = stats;
-		if (part >= 0 && (pause < 0 || part < pause))
-			pause = part;
-		if (busy)
-			pause = 0;
+		pause = busy ? 0 : sooner(pause, sooner(stats, part));
 		if (poll(p, 6, (int)pause) < 0) {
 			if (errno != EINTR)
 				return FATAL;
