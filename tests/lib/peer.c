@@ -354,6 +354,25 @@ bool peers_logged(struct peers *rig, const char *text)
 	return strstr(buf, text) != NULL;
 }
 
+const char *peers_statistics(const char *path)
+{
+	static char text[65536];
+	struct sockaddr_un addr;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	size_t n = 0;
+	ssize_t more;
+
+	address(&addr, path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	shutdown(fd, SHUT_WR);
+	while ((more = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
+		n += (size_t)more;
+	assert_true(!more && n > 1000 && n < sizeof(text) - 1);
+	close(fd);
+	text[n] = '\0';
+	return text;
+}
+
 void peers_wait_log(struct peers *rig, const char *text)
 {
 	for (int i = 0; i < PEERS_WAIT_MS / 5; i++) {

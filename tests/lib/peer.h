@@ -125,6 +125,8 @@ void peers_connect(struct peers *rig);
 int peers_status(struct peers *rig);
 /* Whether the relay's log holds the text. */
 bool peers_logged(struct peers *rig, const char *text);
+/* All that a relay says on its --stats socket, until the next call. */
+const char *peers_statistics(const char *path);
 /* Wait until the log does, or fail the test. */
 void peers_wait_log(struct peers *rig, const char *text);
 /* The fd of a new memfd of that size; sealed against shrinking. */

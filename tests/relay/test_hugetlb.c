@@ -11,9 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "huge.h"
@@ -86,22 +84,12 @@ static void g5_a_pool_for_which_there_is_no_memory_yet_is_waited_for(void **stat
 /* A counter of --stats. */
 static uint64_t counted(struct pair *p, const char *name)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	static char text[65536];
 	unsigned long value = 0;
-	size_t n = 0;
-	ssize_t more;
+	char path[96];
 	const char *at;
 
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/stats", p->rig->dir);
-	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	shutdown(fd, SHUT_WR);
-	while ((more = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
-		n += (size_t)more;
-	close(fd);
-	text[n] = '\0';
-	at = strstr(text, name);
+	snprintf(path, sizeof(path), "%s/stats", p->rig->dir);
+	at = strstr(peers_statistics(path), name);
 	assert_non_null(at);
 	assert_int_equal(sscanf(at + strlen(name), " %lu", &value), 1);
 	return value;
@@ -275,22 +263,30 @@ static void g5_the_pool_grows_for_a_ring(void **state)
 	pair_well(p);
 }
 
-/* Told no, it is not asked again; what fits passes, and what never will is refused. */
-static void g5_a_backend_that_refuses_a_part_is_served(void **state)
+/* More than the first part holds goes through a backend that does so to that many of the messages that tell it of a part. */
+static void want_more_of(struct pair *p, enum slip slip, uint32_t times)
 {
 	struct lane lanes[VM_RINGS] = {{.q = 0, .all_large = true}, {.q = 1, .all_large = true}};
 	struct device_script *script;
-	struct pair *p = *state;
 
 	huge_reserve(4);
 	start(p, "2M", "8M");
 	script = p->device.script;
 	lane_fill(&p->vm);
 	script->slip_request = VU_ADD_MEM_REG;
-	script->times = 100;
-	script->slip = SLIP_REFUSE;
+	script->times = times;
+	script->slip = slip;
 	offer_all(p, lanes);
 	lanes_move(&p->vm, lanes, 20);
+}
+
+/* Told no, it is not asked again; what fits passes, and what never will is refused. */
+static void g5_a_backend_that_refuses_a_part_is_served(void **state)
+{
+	struct pair *p = *state;
+	struct device_script *script = p->device.script;
+
+	want_more_of(p, SLIP_REFUSE, 100);
 	assert_int_equal(script->sinned, 1);
 	assert_int_equal(said(p, "does not take more of it"), 1);
 	assert_int_equal(script->foreign, 0);
@@ -316,19 +312,10 @@ static void g5_a_backend_that_refuses_a_part_is_served(void **state)
 /* One that leaves over a part is not driven away again and again. */
 static void g5_a_backend_that_leaves_over_a_part_is_served(void **state)
 {
-	struct lane lanes[VM_RINGS] = {{.q = 0, .all_large = true}, {.q = 1, .all_large = true}};
-	struct device_script *script;
 	struct pair *p = *state;
+	const struct device_script *script = p->device.script;
 
-	huge_reserve(4);
-	start(p, "2M", "8M");
-	script = p->device.script;
-	lane_fill(&p->vm);
-	script->slip_request = VU_ADD_MEM_REG;
-	script->times = 1;
-	script->slip = SLIP_CLOSE;
-	offer_all(p, lanes);
-	lanes_move(&p->vm, lanes, 20);
+	want_more_of(p, SLIP_CLOSE, 1);
 	assert_int_equal(script->connections, 2);
 	assert_int_equal(script->regions, 1);
 	assert_true(peers_logged(p->rig, "not told again for a minute"));
@@ -358,15 +345,10 @@ static void g5_a_backend_that_is_silent_over_a_part_is_given_up(void **state)
 /* One that takes one table of memory and no more. */
 static void g5_a_backend_without_slots_has_the_first_part(void **state)
 {
-	struct lane lanes[VM_RINGS] = {{.q = 0, .all_large = true}, {.q = 1, .all_large = true}};
 	struct pair *p = *state;
 
-	huge_reserve(4);
 	p->device.script->protocol &= ~VU_BIT(VU_P_MEM_SLOTS);
-	start(p, "2M", "8M");
-	lane_fill(&p->vm);
-	offer_all(p, lanes);
-	lanes_move(&p->vm, lanes, 20);
+	want_more_of(p, SLIP_NONE, 0);
 	assert_int_equal(said(p, "the pool stays at --pool-size, 2 MiB"), 1);
 	assert_int_equal(p->device.script->regions, 1);
 	assert_int_equal(huge_free(), 3);

@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,23 +32,6 @@ static void start(struct pair *p, const char *pool, const char *poll_us)
 		    "--poll", poll_us, "--stats", stats_path, NULL);
 	peers_connect(p->rig);
 	vm_up(&p->vm);
-}
-
-static void read_statistics(void)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	size_t n = 0;
-	ssize_t more;
-	char buf[4096];
-
-	memcpy(addr.sun_path, stats_path, strlen(stats_path));
-	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	shutdown(fd, SHUT_WR);
-	while ((more = read(fd, buf, sizeof(buf))) > 0)
-		n += (size_t)more;
-	assert_true(!more && n > 1000);
-	close(fd);
 }
 
 /* The threads of the relay, one after the other: 0 after the last. */
@@ -127,7 +108,7 @@ static void share_a_tiny_pool(struct pair *p, const char *poll_us)
 	lane_fill(v);
 	for (unsigned int chains = 15; chains <= 60; chains += 15) {
 		lanes_move(v, lanes, chains);
-		read_statistics();
+		(void)peers_statistics(stats_path);
 		vm_check(v);
 	}
 	pair_well(p);
