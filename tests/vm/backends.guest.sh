@@ -18,12 +18,7 @@ mode=$REPLY
 
 # confined DEVICE
 confined() {
-	[ "$mode" = shadow ] || return
-	if host audit "$1"; then
-		ok "$1: audit: $REPLY"
-	else
-		not_ok "$1: audit" "$REPLY"
-	fi
+	[ "$mode" != shadow ] || host_check "$1: audit" audit "$1"
 }
 
 # restarted DEVICE: its backend, which without a relay would be the end of the device.

@@ -42,14 +42,10 @@ vm_test() {
 	net_add
 	rng_add
 	scsi_add
-	# shellcheck disable=SC2046
-	vm_run $(all_memory_shared) "${OPTIONS[@]}" ||
-		tail -n 5 "$VM_DIR"/relay-*.log "$VM_DIR/backend.log" 2>/dev/null | sed "s/^/# /"
+	vm_run_shared "${OPTIONS[@]}"
 	[ "$BACKENDS_RELAY" = direct ] ||
 		tap_check "nothing was refused" not grep -h refused "$VM_DIR"/relay-*.log
 }
-
-not() { ! "$@"; }
 
 # device_add NAME SOCKET COMMAND...: start it and its relay, and have the guest's device connect there as chardev NAME.
 device_add() {
@@ -209,12 +205,7 @@ host_net_listen() {
 host_file_sum() { md5sum <"$VM_DIR/$1" | cut -d' ' -f1; }
 
 # host_audit NAME: what its backend reaches of the guest.
-host_audit() {
-	"$SLUICE" audit --backend "${BACKEND[$1]}" --vmm "$VM_PID" >"$VM_DIR/audit" 2>&1
-	local status=$?
-	grep '^reachable:' "$VM_DIR/audit" || tail -n 1 "$VM_DIR/audit"
-	return $status
-}
+host_audit() { audit_says "${BACKEND[$1]}"; }
 
 # host_restart NAME: kill -9 its backend and start it anew.
 host_restart() {

@@ -18,11 +18,7 @@ check "read: same bytes as the host has" [ "$REPLY" = same ]
 fio_verify /dev/vda --time_based --runtime=60 >/tmp/busy 2>&1 &
 busy=$!
 sleep 1
-if host audit "$PART"; then
-	ok "audit while busy: $REPLY"
-else
-	not_ok "audit while busy" "$REPLY"
-fi
+host_check "audit while busy" audit "$PART"
 killall fio
 wait $busy
 

@@ -53,11 +53,7 @@ hold() {
 audit() {
 	local mode
 	for mode in filter shadow; do
-		if host audit $mode; then
-			ok "audit of mode $mode $1: $REPLY"
-		else
-			not_ok "audit of mode $mode $1" "$REPLY"
-		fi
+		host_check "audit of mode $mode $1" audit $mode
 	done
 }
 

@@ -53,8 +53,6 @@ vm_test() {
 	tap_check "nothing was refused, no backend was lost" not grep -hE 'refused|away' "$VM_DIR"/relay-*.log
 }
 
-not() { ! "$@"; }
-
 chardev() { echo "socket,id=$1,path=$VM_DIR/relay-$1"; }
 
 # device DISK ADDRESS: only if told so the guest's driver asks the DMA API, and thereby sluice.ko.
@@ -132,12 +130,7 @@ host_finds() {
 }
 
 # host_audit DISK: what its backend reaches of the guest.
-host_audit() {
-	"$SLUICE" audit --backend "${QSD[$1]}" --vmm "$VM_PID" --share "$POOL_FILE" >"$VM_DIR/audit" 2>&1
-	local status=$?
-	grep '^reachable:' "$VM_DIR/audit" || tail -n 1 "$VM_DIR/audit"
-	return $status
-}
+host_audit() { audit_says "${QSD[$1]}" --share "$POOL_FILE"; }
 
 # host_ring_inside DISK: whether its first ring is in the memory that is plugged in. (Not by "info
 # virtio-queue-status", which stops the ring: docs/PEERS.md.)

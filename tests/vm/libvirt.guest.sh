@@ -58,11 +58,7 @@ check "disk: it appears ($PART)" load virtio_pci virtio_blk
 case $PART in
 first)
 	verify_start
-	if host audit disk; then
-		ok "audit while busy: $REPLY"
-	else
-		not_ok "audit while busy" "$REPLY"
-	fi
+	host_check "audit while busy" audit disk
 	verifies "($PART)"
 	for who in backend relay; do
 		host kill_$who disk

@@ -275,9 +275,4 @@ host_destroy() { virsh destroy "$DOMAIN" && printf 'end\n' >&"$VM_OUT"; }
 host_same() {
 	if [ "$(md5sum <"$VM_DIR/back/$1/image")" = "$2  -" ]; then echo same; else echo different; fi
 }
-host_audit() {
-	"$SLUICE" audit --backend "${QSD[$1]}" --vmm "$VM_PID" >"$VM_DIR/audit" 2>&1
-	local status=$?
-	grep '^reachable:' "$VM_DIR/audit" || tail -n 1 "$VM_DIR/audit"
-	return $status
-}
+host_audit() { audit_says "${QSD[$1]}"; }

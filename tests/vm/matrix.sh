@@ -60,14 +60,10 @@ vm_test() {
 		options+=(-chardev "socket,id=net,path=$SOCKET" -netdev "vhost-user,id=net,chardev=net"
 			-device "virtio-net-pci,netdev=net,addr=07.0$modern")
 	fi
-	# shellcheck disable=SC2046
-	vm_run $(all_memory_shared) "${options[@]}" ||
-		tail -n 5 "$VM_DIR"/relay-*.log "$VM_DIR/backend.log" 2>/dev/null | sed "s/^/# /"
+	vm_run_shared "${options[@]}"
 	[ "$MATRIX_RELAY" = direct ] ||
 		tap_check "nothing was refused" not grep -h refused "$VM_DIR"/relay-*.log
 }
-
-not() { ! "$@"; }
 
 # relay_to NAME SOCKET [OPTION]...: sets SOCKET to where QEMU is to connect.
 relay_to() {

@@ -41,8 +41,6 @@ vm_test() {
 	tap_check "nothing was refused" not grep refused "$VM_DIR/relay.log"
 }
 
-not() { ! "$@"; }
-
 # migration_says PATTERN: wait until the first QEMU's monitor says that, for as long as the migration gets on; else
 # say what it says, in one line.
 migration_says() {

@@ -55,6 +55,17 @@ host() {
 	return "$status"
 }
 
+# host_check NAME REQUEST...: one result, from the status of the host's answer, which is said with it.
+host_check() {
+	local name="$1"
+	shift
+	if host "$@"; then
+		ok "$name: $REPLY"
+	else
+		not_ok "$name" "$REPLY"
+	fi
+}
+
 # load MODULE...: from the stock kernel; one that is built in is there already.
 load() {
 	local m

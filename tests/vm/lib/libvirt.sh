@@ -31,7 +31,7 @@ libvirt_missing() {
 
 # libvirt_get: print the folder with what apt would install of it here; download it first where needed.
 libvirt_get() {
-	local list dir work deb
+	local list dir work
 	packages_supported
 	# shellcheck disable=SC2086 # a list of names
 	list=$(apt-get install -s --no-install-recommends $PKG_LIBVIRT 2>/dev/null | awk '$1 == "Inst" { print $2 }')
@@ -50,13 +50,7 @@ libvirt_get() {
 		[ -z "$list" ] || (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root $list >&2) ||
 			die "apt-get could not download $list: no network access, or package lists out of" \
 				"date (apt-get update)"
-		for deb in "$work"/*.deb; do
-			[ -e "$deb" ] || continue
-			dpkg-deb -x "$deb" "$work" || die "$deb is damaged: remove it and try again"
-			rm "$deb"
-		done
-		chmod 755 "$work"
-		mv -T "$work" "$dir" 2>/dev/null || [ -e "$dir" ] || die "cannot make $dir: is the disk full?"
+		debs_unpack "$work" "$dir"
 	fi
 	readlink -f "$dir"
 }

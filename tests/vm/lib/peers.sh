@@ -74,6 +74,23 @@ shadow_start() {
 		"$(tail -n 3 "$VM_DIR/relay.log")"
 }
 
+# vm_run_shared OPTION...: a guest whose memory is all shared; if it fails, with the ends of what relays and backends have said.
+vm_run_shared() {
+	# shellcheck disable=SC2046 # options
+	vm_run $(all_memory_shared) "$@" ||
+		tail -n 5 "$VM_DIR"/relay-*.log "$VM_DIR/backend.log" 2>/dev/null | sed "s/^/# /"
+}
+
+# audit_says BACKEND [OPTION]...: what that process reaches of the guest, in a line; with sluice audit's status.
+audit_says() {
+	local backend=$1 status
+	shift
+	"$SLUICE" audit --backend "$backend" --vmm "$VM_PID" "$@" >"$VM_DIR/audit" 2>&1
+	status=$?
+	grep '^reachable:' "$VM_DIR/audit" || tail -n 1 "$VM_DIR/audit"
+	return $status
+}
+
 # relay_start FRONT BACK [OPTION]...: sets RELAY_PID. Shares POOL_FILE and nothing else.
 relay_start() {
 	local front=$1 back=$2

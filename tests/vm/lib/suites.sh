@@ -43,9 +43,21 @@ suite_sources() {
 	}
 }
 
+# debs_unpack WORK DIR: unpack the packages that are in WORK, and make of it DIR; whole or not at all.
+debs_unpack() {
+	local deb
+	for deb in "$1"/*.deb; do
+		[ -e "$deb" ] || continue
+		dpkg-deb -x "$deb" "$1" || die "$deb is damaged: remove it and try again"
+		rm "$deb"
+	done
+	chmod 755 "$1"
+	mv -T "$1" "$2" 2>/dev/null || [ -e "$2" ] || die "cannot make $2: is the disk full?"
+}
+
 # suite_get SUITE NAME PACKAGE...: print the folder; download and unpack first where needed.
 suite_get() {
-	local suite=$1 dir=$CACHE/suites/$1/$2 work deb
+	local suite=$1 dir=$CACHE/suites/$1/$2 work
 	shift 2
 	mkdir -p "$CACHE/suites"
 	# One process at a time: the tests of two kernels may ask at once.
@@ -57,12 +69,7 @@ suite_get() {
 		say "downloading $* of Debian's $suite (once, into $CACHE)"
 		work=$(mktemp -d "$CACHE/suites/unpack.XXXXXX")
 		(cd "$work" && suite_apt "$suite" apt-get download "$@") || exit 1
-		for deb in "$work"/*.deb; do
-			dpkg-deb -x "$deb" "$work" || die "$deb is damaged: remove it and try again"
-			rm "$deb"
-		done
-		mv -T "$work" "$dir" 2>/dev/null || [ -e "$dir" ] || die "cannot make $dir: is the disk full?"
-		chmod 755 "$dir"
+		debs_unpack "$work" "$dir"
 	fi
 	exec 7>&-
 	readlink -f "$dir"

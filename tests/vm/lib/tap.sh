@@ -17,6 +17,9 @@ tap_not_ok() {
 	TAP_FAILED=$((TAP_FAILED + 1))
 }
 
+# not COMMAND...: for a check of what is not to be; functions, too.
+not() { ! "$@"; }
+
 # tap_check NAME CMD...: one result, from the status of CMD, with its last output as the reason.
 tap_check() {
 	local name=$1 output

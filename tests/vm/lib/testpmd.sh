@@ -114,8 +114,6 @@ testpmd_checks() {
 	return $rc
 }
 
-not() { ! "$@"; }
-
 # testpmd_same FROM TO QUEUES
 testpmd_same() {
 	local q
